@@ -1,0 +1,47 @@
+"""Adaptations by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pointlift.adapt.base import Adaptation, AdaptationHandle
+from pointlift.adapt.full import Full
+from pointlift.adapt.head_only import Linear, Mlp3
+from pointlift.core.config import build
+from pointlift.core.errors import UsageError
+from pointlift.core.registry import Registry
+from pointlift.models.base import PointModel
+
+ADAPTATIONS: Registry[type[Adaptation]] = Registry("adaptation", "`pointlift list adaptations`")
+for _kind in (Full, Linear, Mlp3):
+    ADAPTATIONS.register(_kind.name, _kind)
+
+
+def list_adaptations(pattern: str | None = None) -> list[str]:
+    """Names of all adaptations."""
+    return ADAPTATIONS.names(pattern)
+
+
+def adapt_model(model: PointModel, adaptation: str | Adaptation, **options: Any) -> AdaptationHandle:
+    """Adapt `model` in place: freeze, insert, and return the handle.
+
+    Args:
+        adaptation: A registry name, or a config.
+        **options: Fields of the adaptation's config when a name is given.
+
+    Raises:
+        UnknownNameError, ConfigError: An unknown name or option.
+        UsageError: The model has no head to train.
+    """
+    if isinstance(adaptation, str):
+        adaptation = build(ADAPTATIONS.get(adaptation), options, where=f"options of {adaptation}")
+    elif options:
+        raise UsageError(f"options {sorted(options)} beside a config", "a name with options, or a config")
+    if model.config.num_classes == 0:
+        raise UsageError(f"{model.arch} has no head", "num_classes of at least 1", "create_model(…, num_classes=N)")
+    if adaptation.head is not None and model.config.head != adaptation.head:
+        model.reset_classifier(model.config.num_classes, head=adaptation.head)
+    inserted = adaptation.build(model)
+    if inserted is not None:
+        model.adapters[adaptation.name] = inserted
+    return AdaptationHandle(model, adaptation)

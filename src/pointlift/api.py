@@ -1,0 +1,78 @@
+"""The verbs of `import pointlift as pl`: thin calls with Python's defaults."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pointlift.adapt.io import load_model
+from pointlift.core.errors import UsageError
+from pointlift.data.dataset import LabelledDataset
+from pointlift.models.base import PointModel
+from pointlift.report import write_report
+from pointlift.tasks.config import finetune_config
+from pointlift.tasks.finetune import finetune as _finetune
+from pointlift.tasks.predict import Prediction, Source
+from pointlift.tasks.predict import predict as _predict
+from pointlift.tasks.run import Run
+
+
+def finetune(
+    model: PointModel | str,
+    dataset: LabelledDataset | str | os.PathLike[str],
+    *,
+    out: str | Path,
+    recipe: str | None = None,
+    resume: bool = False,
+    **options: Any,
+) -> Run:
+    """Fine-tune a model on labelled clouds and write a run folder with record and report.
+
+    Args:
+        model: A model (adapted or not), or a registry name.
+        dataset: A data set, or the folder of one.
+        out: A new or empty folder.
+        recipe: A packaged recipe or YAML file to start from.
+        resume: Go on with the run in `out`.
+        **options: Fields of `FinetuneConfig`: `epochs=50`, `optim={"lr": 1e-3}`, `adaptation="linear"`.
+
+    Example:
+        >>> run = pl.finetune(model, pl.load_dataset("my_clouds/"), epochs=50, out="runs/mine")  # doctest: +SKIP
+    """
+    if isinstance(model, str):
+        options["model"] = model
+    if isinstance(dataset, str | os.PathLike):
+        options["data"] = {**options.get("data", {}), "root": os.fspath(dataset)}
+    run = _finetune(
+        finetune_config(recipe, options),
+        out=out,
+        resume=resume,
+        model=None if isinstance(model, str) else model,
+        dataset=dataset if isinstance(dataset, LabelledDataset) else None,
+        recipe=recipe,
+    )
+    write_report(run.out)
+    return run
+
+
+def load(path: str | os.PathLike[str], *, base: str | os.PathLike[str] | None = None) -> PointModel:
+    """The model in a run folder, a model file, a released checkpoint or an adapter file, ready to predict.
+
+    Args:
+        base: The weights that an adapter was made on, when they are no longer where its file says.
+    """
+    return load_model(Path(path), base=None if base is None else Path(base))[0]
+
+
+def predict(model: PointModel | str | os.PathLike[str], source: Source) -> Prediction:
+    """The label of one cloud: a file, a `PointCloud`, or coordinates (N, 3).
+
+    Raises:
+        UsageError: `model` is neither a model nor a path.
+    """
+    if isinstance(model, str | os.PathLike):
+        model = load(model)
+    if not isinstance(model, PointModel):
+        raise UsageError(f"a {type(model).__name__} as model", "a model or the path of one")
+    return _predict(model, source)

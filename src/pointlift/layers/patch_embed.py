@@ -1,0 +1,76 @@
+"""Patches to tokens: the mini-PointNet of Point-BERT and Point-MAE, and the position MLP."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pointlift.layers.linear import fold_norm, linear_norm
+
+
+class PatchEmbed(nn.Module):
+    """Mini-PointNet: each patch of K local points becomes one token (Point-BERT, section 3.1).
+
+    local1, BatchNorm, ReLU, local2; max over the patch, joined to every point; joint1, BatchNorm, ReLU, joint2; max.
+
+    Args:
+        embed_dim: Width of a token.
+        widths: Widths of local1, local2 and joint1; released: (128, 256, 512).
+        in_dim: Channels of a point.
+    """
+
+    def __init__(self, embed_dim: int, widths: tuple[int, int, int] = (128, 256, 512), in_dim: int = 3) -> None:
+        super().__init__()
+        first, second, third = widths
+        self.local1 = nn.Linear(in_dim, first)
+        self.bn1 = nn.BatchNorm1d(first)
+        self.local2 = nn.Linear(first, second)
+        self.joint1 = nn.Linear(2 * second, third)
+        self.bn2 = nn.BatchNorm1d(third)
+        self.joint2 = nn.Linear(third, embed_dim)
+
+    def forward(self, neighborhoods: Tensor) -> Tensor:
+        """Centred patches (B, G, K, in_dim) -> tokens (B, G, embed_dim)."""
+        b, g, k, channels = neighborhoods.shape
+        local = F.relu(linear_norm(neighborhoods.reshape(b * g * k, channels), self.local1, self.bn1))
+        local = self.local2(local)
+        pooled = local.view(b * g, k, -1).amax(1)
+        joint = F.relu(self._joint(local, pooled, k))
+        return self.joint2(joint).view(b, g, k, -1).amax(2)
+
+    def _joint(self, local: Tensor, pooled: Tensor, k: int) -> Tensor:
+        """bn2(joint1([pooled, local])): local (R, C), pooled (R / k, C) -> (R, C_joint).
+
+        joint1 is applied in its two halves, so the pooled half costs one row per patch instead of k.
+        """
+        if type(self.joint1) is not nn.Linear:  # swapped (LoRA): it must be called
+            both = torch.cat([pooled.repeat_interleave(k, 0), local], 1)
+            return self.bn2(self.joint1(both))
+        folded = fold_norm(self.joint1, self.bn2)
+        weight, bias = folded or (self.joint1.weight, self.joint1.bias)
+        half = pooled.shape[1]
+        joint = F.linear(local, weight[:, half:]).view(pooled.shape[0], k, -1)
+        joint = joint + F.linear(pooled, weight[:, :half], bias).unsqueeze(1)
+        joint = joint.view(local.shape[0], -1)
+        return joint if folded else self.bn2(joint)
+
+
+class PosEmbed(nn.Module):
+    """Positions of patch centres: Linear, GELU, Linear on raw coordinates."""
+
+    def __init__(self, embed_dim: int, hidden: int = 128) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(3, hidden)
+        self.fc2 = nn.Linear(hidden, embed_dim)
+
+    def forward(self, centers: Tensor) -> Tensor:
+        """Centres (B, G, 3) -> (B, G, embed_dim)."""
+        return self.fc2(F.gelu(self.fc1(centers)))
+
+
+def init_tokens_(*tokens: Tensor, std: float = 0.02) -> None:
+    """The family's initialisation of learned tokens and positions: truncated normal."""
+    with torch.no_grad():
+        for token in tokens:
+            nn.init.trunc_normal_(token, std=std)

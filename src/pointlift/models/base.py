@@ -1,0 +1,89 @@
+"""What every network that reads points offers, so that adaptations and tasks need not know which one it is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, Self
+
+from torch import Tensor, nn
+
+from pointlift.layers.trunk import Adapters
+from pointlift.models.features import PointFeatures
+from pointlift.models.heads import HeadKind
+from pointlift.ops import Grouping
+
+
+class PointModel(nn.Module, ABC):
+    """A backbone with a head.
+
+    Attributes:
+        arch: The registry name it was created under.
+        config: Its frozen config dataclass; `arch` and `config` rebuild it.
+        layout: "dense" reads `xyz` (B, N, 3); "packed" reads `xyz` (P, 3) with `offsets`.
+        adapters: What is inserted into its trunk, in order; not part of the base's state.
+        held_in_eval: Prefixes of modules whose BatchNorms stay in evaluation mode during training.
+        adaptation: The handle of the adaptation in force, or None.
+        classes: Class names in label order, once known; travel with saved weights.
+        preprocess: What a cloud must go through before the model, once known; travels with saved weights.
+    """
+
+    arch: str = ""
+    config: Any
+    layout: Literal["dense", "packed"] = "dense"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.adapters = Adapters()
+        self.held_in_eval: tuple[str, ...] = ()
+        self.adaptation: Any = None
+        self.classes: tuple[str, ...] | None = None
+        self.preprocess: dict[str, Any] = {}
+
+    @property
+    @abstractmethod
+    def embed_dim(self) -> int:
+        """Width of a token of the coarsest level."""
+
+    @property
+    @abstractmethod
+    def num_features(self) -> int:
+        """Width of the pooled vector that the head reads."""
+
+    @property
+    @abstractmethod
+    def min_points(self) -> int:
+        """The smallest cloud that the model can read."""
+
+    @abstractmethod
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """Parameter-name prefixes of each part, in order from input to output; the last part is "head"."""
+
+    @abstractmethod
+    def forward_features(
+        self, batch: Mapping[str, Tensor], *, mask: Tensor | None = None, taps: Iterable[str] = ()
+    ) -> PointFeatures:
+        """Features of a batch of clouds."""
+
+    @abstractmethod
+    def reset_classifier(self, num_classes: int, *, head: HeadKind | None = None) -> None:
+        """A fresh head for `num_classes` (0: none), of another kind if `head` is given."""
+
+    def begin_adapters(self, batch: Mapping[str, Tensor], levels: Sequence[Grouping]) -> tuple[Adapters | None, Any]:
+        """The adapters with their context for this forward pass, or (None, None) when there are none."""
+        if not len(self.adapters):
+            return None, None
+        return self.adapters, self.adapters.begin(batch, levels)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, except for the BatchNorms that the adaptation holds."""
+        super().train(mode)
+        if mode:
+            for name, module in self.named_modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm) and name.startswith(self.held_in_eval):
+                    module.eval()
+        return self
+
+    def base_state(self) -> dict[str, Tensor]:
+        """The state dict without adapters: what the base's hash and checkpoints cover."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith("adapters.")}

@@ -1,0 +1,65 @@
+"""Heads: from one vector per cloud to logits."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HeadKind = Literal["mlp3", "linear"]
+
+
+class MlpHead(nn.Module):
+    """Three linear layers with BatchNorm, ReLU and dropout between them (Point-MAE's classifier head)."""
+
+    def __init__(
+        self, in_dim: int, num_classes: int, *, hidden: tuple[int, int] = (256, 256), dropout: float = 0.5
+    ) -> None:
+        super().__init__()
+        first, second = hidden
+        self.fc1 = nn.Linear(in_dim, first)
+        self.bn1 = nn.BatchNorm1d(first)
+        self.fc2 = nn.Linear(first, second)
+        self.bn2 = nn.BatchNorm1d(second)
+        self.fc3 = nn.Linear(second, num_classes)
+        self.dropout = nn.Dropout(dropout)
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_dim) -> logits (B, num_classes)."""
+        x = self.dropout(self.act(_batch_norm(self.bn1, self.fc1(x))))
+        x = self.dropout(self.act(_batch_norm(self.bn2, self.fc2(x))))
+        return self.fc3(x)
+
+
+class LinearHead(nn.Module):
+    """One linear layer (the linear protocol of ACT)."""
+
+    def __init__(self, in_dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(in_dim, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_dim) -> logits (B, num_classes)."""
+        return self.fc(x)
+
+
+def build_head(kind: HeadKind, in_dim: int, num_classes: int, *, hidden: tuple[int, int], dropout: float) -> nn.Module:
+    """The head of this kind; `num_classes` 0 gives the features themselves."""
+    if num_classes == 0:
+        return nn.Identity()
+    if kind == "linear":
+        return LinearHead(in_dim, num_classes)
+    return MlpHead(in_dim, num_classes, hidden=hidden, dropout=dropout)
+
+
+def _batch_norm(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
+    """BatchNorm that a batch of one cannot break.
+
+    One row has no batch statistics (its variance is zero), so a lone cloud in training is normalised with the
+    running ones instead of raising.
+    """
+    if norm.training and x.shape[0] == 1 and norm.running_mean is not None and norm.running_var is not None:
+        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+    return norm(x)

@@ -1,0 +1,183 @@
+"""The plain point transformer: Point-MAE's classifier at any size (Point-BERT's and ACT's student are its kin).
+
+Group points into patches, embed each with a mini-PointNet, add a class token and positions, run the trunk, pool the
+class token and the maximum over patches, classify (Point-MAE, arXiv 2203.06604, section 3 and 4.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pointlift.core.errors import UsageError
+from pointlift.layers.block import BlockConfig
+from pointlift.layers.patch_embed import PatchEmbed, PosEmbed, init_tokens_
+from pointlift.layers.tokens import Taps, TokenState
+from pointlift.layers.trunk import Trunk
+from pointlift.models.base import PointModel
+from pointlift.models.features import Level, PointFeatures, Pooling
+from pointlift.models.heads import HeadKind, build_head
+from pointlift.ops import Grouping, group
+
+
+@dataclass(frozen=True)
+class PointTransformerQuirks:
+    """What the released code does and the paper does not say; belongs to weights that were trained so."""
+
+    # pointnet2_ops' sampling never picks points within 0.0316 of the origin, whatever they are.
+    skip_near_origin: bool = False
+    # Exact ties in sampling are resolved by the block reduction's thread order instead of the lowest index.
+    fps_ties: Literal["lowest", "block"] = "lowest"
+
+    @classmethod
+    def upstream(cls) -> PointTransformerQuirks:
+        return cls(skip_near_origin=True, fps_ties="block")
+
+
+@dataclass(frozen=True)
+class PointTransformerConfig:
+    """Sizes of a point transformer; the defaults are the released Point-MAE classifier for 1,024 points."""
+
+    num_groups: int = 64
+    group_size: int = 32
+    embed_dim: int = 384
+    depth: int = 12
+    num_heads: int = 6
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.1
+    patch_widths: tuple[int, int, int] = (128, 256, 512)
+    pos_hidden: int = 128
+    pos: Literal["once", "every"] = "every"
+    eps: float = 1e-5
+    head: HeadKind = "mlp3"
+    head_hidden: tuple[int, int] = (256, 256)
+    head_dropout: float = 0.5
+    pooling: Pooling = "cls+max"
+    num_classes: int = 0
+    quirks: PointTransformerQuirks = field(default_factory=PointTransformerQuirks)
+
+    def __post_init__(self) -> None:
+        if self.embed_dim % self.num_heads:
+            raise ValueError(f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}")
+        for name in ("num_groups", "group_size", "embed_dim", "depth", "num_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, at least 1 is needed")
+
+
+class PointTransformer(PointModel):
+    """Point-MAE's classifier. `num_classes=0` returns pooled features instead of logits."""
+
+    config: PointTransformerConfig
+
+    def __init__(self, config: PointTransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.embed_dim
+        self.patch_embed = PatchEmbed(dim, config.patch_widths)
+        self.pos_embed = PosEmbed(dim, config.pos_hidden)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.cls_pos = nn.Parameter(torch.zeros(1, 1, dim))
+        block = BlockConfig(
+            dim, config.num_heads, int(dim * config.mlp_ratio), eps=config.eps, drop_path=config.drop_path
+        )
+        self.trunk = Trunk(block, config.depth, pos=config.pos)
+        self.head = self._new_head()
+        init_tokens_(self.cls_token, self.cls_pos)
+
+    @property
+    def embed_dim(self) -> int:
+        return self.config.embed_dim
+
+    @property
+    def min_points(self) -> int:
+        return max(self.config.num_groups, self.config.group_size)
+
+    @property
+    def num_features(self) -> int:
+        """Width of the pooled vector that the head reads."""
+        return self.embed_dim * len(self.config.pooling.split("+"))
+
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """Parameter prefixes from input to output: what an adaptation freezes or trains by name."""
+        blocks = {f"block.{i}": (f"trunk.blocks.{i}.",) for i in range(self.config.depth)}
+        return {
+            "patch_embed": ("patch_embed.",),
+            "pos_embed": ("pos_embed.",),
+            "cls": ("cls_token", "cls_pos"),
+            **blocks,
+            "norm": ("trunk.norm.",),
+            "head": ("head.",),
+        }
+
+    def no_weight_decay(self) -> set[str]:
+        """Learned tokens and positions are embeddings; decaying them pulls the sequence's frame to zero."""
+        return {"cls_token", "cls_pos"}
+
+    def _new_head(self) -> nn.Module:
+        c = self.config
+        return build_head(c.head, self.num_features, c.num_classes, hidden=c.head_hidden, dropout=c.head_dropout)
+
+    def reset_classifier(self, num_classes: int, *, head: HeadKind | None = None) -> None:
+        """A fresh head for `num_classes` (0: none), of another kind if `head` is given."""
+        self.config = replace(self.config, num_classes=num_classes, head=head or self.config.head)
+        like = next(self.parameters())
+        self.head = self._new_head().to(like.device, like.dtype)
+
+    def group(self, xyz: Tensor) -> Grouping:
+        """Patches of clouds (B, N, 3)."""
+        c = self.config
+        if xyz.shape[1] < self.min_points:
+            raise UsageError(
+                f"a cloud of {xyz.shape[1]} points cannot make {c.num_groups} groups of {c.group_size}",
+                f"at least {self.min_points} points",
+                "sample more points (--data.points) or choose a model with fewer groups",
+            )
+        return group(
+            xyz,
+            c.num_groups,
+            c.group_size,
+            skip_near_origin=c.quirks.skip_near_origin,
+            ties=c.quirks.fps_ties,
+        )
+
+    def forward_features(
+        self, batch: Mapping[str, Tensor], *, mask: Tensor | None = None, taps: Iterable[str] = ()
+    ) -> PointFeatures:
+        """Clouds to tokens.
+
+        Args:
+            batch: `xyz` (B, N, 3).
+            mask: (B, G) bool, True = hidden, the same number in every row: only visible patches enter the trunk.
+            taps: Names to keep: "centers", "patch_tokens", "level.0.block.I", "level.0.block.I.attention|mlp",
+                "tokens" (class token and patches after the final norm).
+
+        Returns:
+            One level of patch tokens after the final norm, the class token, and the taps.
+        """
+        taps = Taps(taps)
+        grouping = self.group(batch["xyz"])
+        tokens, centers = self.patch_embed(grouping.neighborhoods), grouping.centers
+        taps("centers", centers)
+        taps("patch_tokens", tokens)
+        if mask is not None:
+            tokens, centers = (t[~mask].view(t.shape[0], -1, t.shape[2]) for t in (tokens, centers))
+        b = tokens.shape[0]
+        state = TokenState(
+            x=torch.cat([self.cls_token.to(tokens.dtype).expand(b, -1, -1), tokens], 1),
+            pos=torch.cat([self.cls_pos.expand(b, -1, -1), self.pos_embed(centers)], 1),
+            spans=(("prefix", 1), ("patch", tokens.shape[1])),
+            taps=taps,
+        )
+        adapter, ctx = self.begin_adapters(batch, [grouping])
+        state = self.trunk(state, adapter, ctx)
+        taps("tokens", state.x)
+        level = Level(xyz=centers, feats=state["patch"])
+        return PointFeatures((level,), cls=state["prefix"][:, 0], taps=taps.found)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Logits (B, num_classes), or pooled features (B, num_features) without a head."""
+        return self.head(self.forward_features(batch).pool(self.config.pooling))

@@ -1,0 +1,118 @@
+"""The operations as torch custom operators (`torch.ops.pointlift.*`), so that compile and export see them.
+
+Each operator makes its inputs what kernels expect (contiguous; coordinates are float32 already) and calls the
+active back end. Fake kernels give shapes; gradients are registered where an operation has them.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pointlift.ops.dispatch import kernel
+
+
+def _run(operation: str, *arguments: Any) -> Any:
+    device = next(a.device.type for a in arguments if isinstance(a, Tensor))
+    ready = (a.detach().contiguous() if isinstance(a, Tensor) else a for a in arguments)
+    return kernel(operation, device)(*ready)
+
+
+def _operator(name: str, schema: str) -> Any:
+    """Define `pointlift::<name>`, which runs the active back end of that operation."""
+    return torch.library.custom_op(
+        f"pointlift::{name}", lambda *arguments: _run(name, *arguments), mutates_args=(), schema=schema
+    )
+
+
+farthest_point_sample = _operator(
+    "farthest_point_sample", "(Tensor xyz, SymInt num, Tensor start, bool skip_near_origin) -> Tensor"
+)
+knn = _operator("knn", "(Tensor query, Tensor points, SymInt k) -> (Tensor, Tensor)")
+ball_query = _operator("ball_query", "(Tensor query, Tensor points, float radius, SymInt k) -> Tensor")
+three_nn = _operator("three_nn", "(Tensor query, Tensor points) -> (Tensor, Tensor)")
+three_interpolate = _operator("three_interpolate", "(Tensor feats, Tensor idx, Tensor weight) -> Tensor")
+three_interpolate_backward = _operator(
+    "three_interpolate_backward", "(Tensor grad, Tensor feats, Tensor idx, Tensor weight) -> (Tensor, Tensor)"
+)
+chamfer = _operator("chamfer", "(Tensor a, Tensor b) -> (Tensor, Tensor, Tensor, Tensor)")
+chamfer_backward = _operator(
+    "chamfer_backward",
+    "(Tensor grad_dist_a, Tensor grad_dist_b, Tensor a, Tensor b, Tensor idx_a, Tensor idx_b) -> (Tensor, Tensor)",
+)
+emd_match = _operator("emd_match", "(Tensor a, Tensor b) -> Tensor")
+
+
+def _index(like: Tensor, *shape: int) -> Tensor:
+    return like.new_empty(shape, dtype=torch.int64)
+
+
+@farthest_point_sample.register_fake
+def _(xyz, num, start, skip_near_origin):
+    return _index(xyz, xyz.shape[0], num)
+
+
+@knn.register_fake
+def _(query, points, k):
+    b, m, _ = query.shape
+    return query.new_empty((b, m, k)), _index(query, b, m, k)
+
+
+@ball_query.register_fake
+def _(query, points, radius, k):
+    return _index(query, query.shape[0], query.shape[1], k)
+
+
+@three_nn.register_fake
+def _(query, points):
+    b, m, _ = query.shape
+    return query.new_empty((b, m, 3)), _index(query, b, m, 3)
+
+
+@three_interpolate.register_fake
+def _(feats, idx, weight):
+    return feats.new_empty((idx.shape[0], idx.shape[1], feats.shape[2]))
+
+
+@three_interpolate_backward.register_fake
+def _(grad, feats, idx, weight):
+    return feats.new_empty(feats.shape), weight.new_empty(weight.shape)
+
+
+@chamfer.register_fake
+def _(a, b):
+    (batch, n, _), m = a.shape, b.shape[1]
+    return a.new_empty((batch, n)), b.new_empty((batch, m)), _index(a, batch, n), _index(b, batch, m)
+
+
+@chamfer_backward.register_fake
+def _(grad_dist_a, grad_dist_b, a, b, idx_a, idx_b):
+    return a.new_empty(a.shape), b.new_empty(b.shape)
+
+
+@emd_match.register_fake
+def _(a, b):
+    return a.new_empty((a.shape[0], b.shape[1], a.shape[1]))
+
+
+def _save_interpolation(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _interpolation_gradient(ctx, grad):
+    feats, idx, weight = ctx.saved_tensors
+    grad_feats, grad_weight = three_interpolate_backward(grad, feats, idx, weight)
+    return grad_feats, None, grad_weight
+
+
+def _save_chamfer(ctx, inputs, output):
+    _, _, idx_a, idx_b = output
+    ctx.save_for_backward(*inputs, idx_a, idx_b)
+
+
+def _chamfer_gradient(ctx, grad_dist_a, grad_dist_b, _idx_a, _idx_b):
+    return chamfer_backward(grad_dist_a, grad_dist_b, *ctx.saved_tensors)
+
+
+three_interpolate.register_autograd(_interpolation_gradient, setup_context=_save_interpolation)
+chamfer.register_autograd(_chamfer_gradient, setup_context=_save_chamfer)

@@ -1,0 +1,25 @@
+"""CPU kernels compiled by numba; same functions and results as `pointlift.ops.reference`.
+
+Inputs are contiguous CPU tensors: coordinates float32, indices int64 (`pointlift.ops.library` sees to that).
+"""
+
+from pointlift.ops.numba_cpu.nearest import (
+    chamfer,
+    chamfer_backward,
+    three_interpolate,
+    three_interpolate_backward,
+    three_nn,
+)
+from pointlift.ops.numba_cpu.neighbors import ball_query, knn
+from pointlift.ops.numba_cpu.sampling import farthest_point_sample
+
+__all__ = [
+    "ball_query",
+    "chamfer",
+    "chamfer_backward",
+    "farthest_point_sample",
+    "knn",
+    "three_interpolate",
+    "three_interpolate_backward",
+    "three_nn",
+]

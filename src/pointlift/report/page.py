@@ -1,0 +1,198 @@
+"""`write_report`: one self-contained `report.html` from a run folder."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+import os
+import tempfile
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pointlift.core.errors import DataError
+from pointlift.report import facts, scores, text
+from pointlift.report.curves import Panel, learning_curves
+from pointlift.report.gallery import Tile, gallery
+from pointlift.report.matrix import MatrixView, matrix_view
+from pointlift.report.run import Predictions, RunFolder, read_run
+from pointlift.tasks.metrics import confusion_matrix, overall_accuracy
+
+MISTAKES_SHOWN = 20
+CONFUSIONS_SHOWN = 10
+SCRIPTS = ("page.js", "clouds.js")
+
+
+def write_report(run_dir: Path, *, out: Path | None = None) -> Path:
+    """Write the report of a run: score with its record, curves, confusions, classes, mistakes, clouds.
+
+    The page needs no network, no other file and no script to be read; scripts add sorting, reading values
+    and turning clouds. Sections whose file is missing are absent, and a line says so.
+
+    Args:
+        run_dir: A run folder with `record.json` and, if there, `metrics.jsonl`, `predictions.npz`, `config.yaml`.
+        out: Where the page goes; `report.html` of the run folder by default. Replaced in one step.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        DataError: Not a run folder, a file of it is malformed, or the page cannot be written.
+    """
+    run = read_run(Path(run_dir))
+    target = Path(out) if out is not None else run.path / "report.html"
+    write_atomically(target, render(run))
+    return target
+
+
+def render(run: RunFolder) -> str:
+    """The page as text."""
+    script = "\n".join(packaged(name) for name in SCRIPTS)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    page = environment().get_template("page.html.j2")
+    return page.render(context(run), style=Markup(packaged("style.css")), script=Markup(script), script_hash=digest)
+
+
+@functools.cache
+def environment() -> Environment:
+    """The template environment: every value is escaped, and a name that a template gets wrong is an error."""
+    made = Environment(
+        loader=PackageLoader("pointlift.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(
+        percent=text.percent,
+        sureness=text.sureness,
+        count=text.count,
+        short_count=text.short_count,
+        number=text.number,
+    )
+    return made
+
+
+def context(run: RunFolder) -> dict[str, Any]:
+    """Everything the template shows."""
+    record, predictions = run.record, run.predictions
+    classes = class_names(record, predictions)
+    total = len(predictions.label) if predictions else 0
+    probabilities = scores.softmax(predictions.logits) if predictions else np.zeros((0, len(classes)))
+    matrix = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    if predictions is not None:
+        matrix = confusion_matrix(probabilities.argmax(axis=1), predictions.label, len(classes))
+    right = int(np.trace(matrix))
+    counted = overall_accuracy(matrix) if total else None
+    accuracy = facts.number_at(record, "metrics", "overall_accuracy")
+    decimals = 1 if 0 < total < 1000 else 2
+    selected = facts.number_at(record, "epoch")
+    panels = learning_curves(run.epochs, None if selected is None else int(selected))
+    view = matrix_view(matrix, classes) if total else None
+    tiles = gallery(predictions, probabilities) if predictions and total else []
+    return {
+        "title": title(record),
+        "record": record,
+        "record_json": json.dumps(record, indent=2, ensure_ascii=False),
+        "config": run.config,
+        "accuracy": accuracy if accuracy is not None else counted,
+        "mean_accuracy": facts.number_at(record, "metrics", "mean_class_accuracy"),
+        "loss": facts.number_at(record, "metrics", "loss"),
+        "interval": scores.wilson_interval(right, total) if total else None,
+        "decimals": decimals,
+        "total": total,
+        "split": facts.plain(record.get("split") or "the scored split"),
+        "command": record.get("command"),
+        "groups": facts.record_groups(record),
+        "notes": facts.notes(run, counted),
+        "split_scores": facts.split_scores(record, decimals),
+        "shares": facts.parameter_shares(record),
+        "panels": panels,
+        "epochs": [int(line["epoch"]) for line in run.epochs],
+        "classes": classes,
+        "matrix": view,
+        "confusions": scores.top_confusions(matrix, CONFUSIONS_SHOWN),
+        "class_rows": scores.class_rows(matrix, classes) if total else [],
+        "mistakes": scores.confident_mistakes(probabilities, predictions.label, MISTAKES_SHOWN) if predictions else [],
+        "wrong": total - right,
+        "predictions": predictions,
+        "tiles": tiles,
+        "data": page_data(panels, view, run.epochs),
+        "clouds": cloud_data(record, tiles),
+    }
+
+
+def class_names(record: dict[str, Any], predictions: Predictions | None) -> list[str]:
+    """The record's class names, or numbers when it has none."""
+    names = facts.lookup(record, "dataset", "classes")
+    if isinstance(names, list):
+        return [facts.plain(name) for name in names]
+    return [f"class {i}" for i in range(predictions.logits.shape[1] if predictions else 0)]
+
+
+def title(record: dict[str, Any]) -> str:
+    """`point_mae_tiny on shapes`."""
+    arch = facts.plain(facts.lookup(record, "model", "arch") or "model")
+    data = facts.lookup(record, "dataset", "name")
+    return f"{arch} on {facts.plain(data)}" if data else arch
+
+
+def page_data(panels: list[Panel], view: MatrixView | None, epochs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the scripts read: positions and texts of the curves, counts and orders of the matrix."""
+    data: dict[str, Any] = {
+        "epochs": [int(line["epoch"]) for line in epochs],
+        "panels": {
+            panel.key: {
+                "xs": panel.xs,
+                "shown": panel.shown,
+                "series": [{"ys": line.ys, "texts": line.texts} for line in panel.series],
+            }
+            for panel in panels
+        },
+    }
+    if view is not None:
+        data["matrix"] = {
+            "classes": view.classes,
+            "cell": view.cell,
+            "support": view.support,
+            "cells": [[cell.row, cell.column, cell.count] for cell in view.cells],
+            "orders": view.orders,
+        }
+    return data
+
+
+def cloud_data(record: dict[str, Any], tiles: list[Tile]) -> dict[str, Any]:
+    """What the gallery script reads: the up axis and the points of each tile."""
+    up = facts.lookup(record, "dataset", "up_axis")
+    return {"up": up if up in ("x", "y", "z") else "z", "points": [tile.points for tile in tiles]}
+
+
+def packaged(name: str) -> str:
+    """A text file of `report/templates`."""
+    return resources.files("pointlift.report").joinpath("templates", name).read_text("utf-8")
+
+
+def write_atomically(target: Path, page: str) -> None:
+    """Write beside the target and rename, so that an interrupted write leaves the old page."""
+    scratch: str | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
+            file.write(page)
+        os.chmod(scratch, 0o644)
+        os.replace(scratch, target)
+    except OSError as error:
+        if scratch is not None:
+            Path(scratch).unlink(missing_ok=True)
+        raise DataError(
+            f"cannot write {target} ({error.strerror or error})",
+            "a folder that can be written to",
+            "Give another place with --out, or free some space",
+        ) from error

@@ -1,0 +1,128 @@
+"""What a fine-tuning run is made of. No torch here, so that the command line reads it quickly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pointlift.core.config import build, merge, read_recipe
+from pointlift.data.config import DataConfig
+from pointlift.engine.config import FitConfig, OptimConfig, ScheduleConfig
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which network, and from which weights."""
+
+    name: str = "point_mae_tiny"
+    """A name of `pointlift list models`."""
+    pretrained: bool | str = False
+    """`true` for the default weights, a tag, or the path of a checkpoint."""
+    quirks: Literal["paper", "upstream"] | None = None
+    """None: what the weights were trained with."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Fields of the network's config: `--model.options.depth 6`."""
+
+
+@dataclass(frozen=True)
+class AdaptationChoice:
+    """How the network is adapted."""
+
+    name: str = "full"
+    """A name of `pointlift list adaptations`."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Fields of the adaptation's config."""
+
+
+@dataclass(frozen=True)
+class VoteConfig:
+    """Voting at the end of a run or in `evaluate --protocol vote`."""
+
+    rounds: int = 0
+    """Independent repetitions; the mean and the maximum over them are reported. 0: no voting."""
+    votes: int = 10
+    """Random subsets and augmentations of each cloud in one round; their logits are averaged."""
+
+    def __post_init__(self) -> None:
+        if self.rounds < 0 or self.votes < 1:
+            raise ValueError(f"rounds {self.rounds}, votes {self.votes}: expected rounds >= 0 and votes >= 1")
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """One fine-tuning run, from data to record."""
+
+    task: Literal["classification"] = "classification"
+    """What is learned."""
+    epochs: int = 300
+    """Passes over the training split."""
+    seed: int = 0
+    """All randomness of training is derived from it (`data.split_seed` decides what is held out)."""
+    device: str = "auto"
+    """`auto`: the first GPU if there is one."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """`auto`: bf16 where the device computes it natively, else fp32."""
+    select: Literal["validation", "last", "test"] = "validation"
+    """Which epoch's weights are kept. `test` is what most papers do; it is recorded as `best on test`."""
+    eval_every: int = 1
+    """Epochs between evaluations."""
+    checkpoint_every: int = 1
+    """Epochs between checkpoints."""
+    label_smoothing: float = 0.0
+    """Probability mass spread over the other classes."""
+    sync_batchnorm: bool = True
+    """With several processes: BatchNorm statistics over the batches of all of them."""
+    tensorboard: bool = False
+    """Write TensorBoard files too (extra `log`)."""
+    keep_clouds: int = 0
+    """Test clouds stored in `predictions.npz` for the report's gallery: only for data that may be passed on."""
+    note: str = ""
+    """Free text for the record."""
+    model: ModelChoice = field(default_factory=ModelChoice)
+    adaptation: AdaptationChoice = field(default_factory=AdaptationChoice)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    vote: VoteConfig = field(default_factory=VoteConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing {self.label_smoothing}: expected a number from 0 to below 1")
+        if self.select == "validation" and self.data.val_fraction == 0:
+            raise ValueError("select is validation and data.val_fraction is 0: nothing would be held out")
+        self.fit_config()  # its own checks
+
+    def fit_config(self) -> FitConfig:
+        """The engine's part of the configuration."""
+        return FitConfig(
+            epochs=self.epochs,
+            seed=self.seed,
+            precision=self.precision,
+            optim=self.optim,
+            schedule=self.schedule,
+            select=self.select,
+            eval_every=self.eval_every,
+            checkpoint_every=self.checkpoint_every,
+            sync_batchnorm=self.sync_batchnorm,
+            tensorboard=self.tensorboard,
+        )
+
+
+def finetune_config(recipe: str | None = None, overrides: Mapping[str, Any] | None = None) -> FinetuneConfig:
+    """A recipe (packaged name or YAML path) with overrides laid on it, checked.
+
+    `model`, `adaptation` and `data` may be given as a plain name or folder: `--model point_mae_small`,
+    `--data my_clouds`.
+
+    Raises:
+        ConfigError: Every unknown key and wrong value at once.
+    """
+    values = _expanded(read_recipe(recipe) if recipe else {})
+    values = merge(values, _expanded(overrides or {}))
+    return build(FinetuneConfig, values, where=f"recipe {recipe}" if recipe else "configuration")
+
+
+def _expanded(values: Mapping[str, Any]) -> dict[str, Any]:
+    short = {"model": "name", "adaptation": "name", "data": "root"}
+    return {k: {short[k]: v} if k in short and isinstance(v, str) else v for k, v in values.items()}

@@ -1,0 +1,63 @@
+"""Checkpoints in, pointlift files out, with a report of every tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pointlift.core.config import to_dict
+from pointlift.core.errors import UsageError
+from pointlift.models.registry import from_file, load_into
+from pointlift.weights.load import LoadReport
+from pointlift.weights.modelfile import describe, read_model_file, write_model_file
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was read and written."""
+
+    source: Path
+    target: Path
+    holds: str
+    system: str | None
+    arch: str
+    config: dict[str, Any]
+    report: LoadReport
+
+
+def convert_checkpoint(source: str | Path, target: str | Path, options: Mapping[str, Any] | None = None) -> Conversion:
+    """Write a released (or our own) checkpoint as one `.safetensors` file that `pl.load` reads.
+
+    Args:
+        options: Fields of the architecture's config that the tensors do not tell (`num_groups`, `group_size`,
+            `num_heads`), where they differ from the released ones.
+
+    Raises:
+        UsageError: A target that is not `.safetensors` or exists already, or an adapter as source.
+        CheckpointError: A source that cannot be read or is of no known system.
+    """
+    target = Path(target)
+    if target.suffix != ".safetensors":
+        raise UsageError(f"output {str(target)!r}", "a file name ending in .safetensors")
+    if target.exists():
+        raise UsageError(f"{target} exists already", "a new file name")
+    file = read_model_file(source)
+    if file.holds == "adapter":
+        raise UsageError(f"{source} is an adapter", "a whole model or a released checkpoint")
+    model = from_file(file, **(options or {}))
+    report = load_into(model, file)
+    state = model.base_state()
+    description = describe(
+        model.arch,
+        to_dict(model.config),
+        state,
+        classes=file.classes,
+        preprocess=file.preprocess,
+        source={"system": file.source, "holds": file.holds},
+    )
+    write_model_file(target, state, description)
+    return Conversion(
+        file.path, target, file.holds, file.source, model.arch, to_dict(model.config), report
+    )

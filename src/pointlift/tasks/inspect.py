@@ -1,0 +1,93 @@
+"""What a model or a checkpoint is: sizes, cost, origin, scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pointlift.core.config import to_dict
+from pointlift.core.errors import DataError
+from pointlift.models.base import PointModel
+from pointlift.models.registry import MODELS
+from pointlift.tasks.predict import data_config_of
+from pointlift.tasks.record import Record
+from pointlift.tasks.resolve import resolve_model
+from pointlift.weights.entries import WEIGHTS, weights_for
+from pointlift.weights.modelfile import read_model_file
+
+
+def inspect_model(name: str) -> dict[str, Any]:
+    """Shapes, parameters, FLOPs, licence, reported and measured scores of a registry name, run folder or file."""
+    model = resolve_model(name)
+    config = data_config_of(model)
+    about: dict[str, Any] = {
+        "name": name,
+        "arch": model.arch,
+        "paper": MODELS.get(model.arch).paper,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters_by_part": parameters_by_part(model),
+        "input": {"xyz": [1, config.points, 3], "normalize": config.normalize},
+        "output": [1, model.config.num_classes or model.num_features],
+        "gflops": flops(model, config.points) / 1e9,
+        "classes": model.classes,
+        "config": to_dict(model.config),
+        "weights": {w: _entry(w) for w in weights_for(model.arch)},
+    }
+    if Path(name).exists():
+        about["file"] = _file(Path(name))
+    return about
+
+
+def parameters_by_part(model: PointModel) -> dict[str, int]:
+    """Parameters of each part, from input to output; blocks together."""
+    counts: dict[str, int] = {}
+    for part, prefixes in model.parts().items():
+        size = sum(p.numel() for n, p in model.named_parameters() if n.startswith(prefixes))
+        kind = part.partition(".")[0]
+        counts[kind] = counts.get(kind, 0) + size
+    return counts
+
+
+def flops(model: PointModel, points: int) -> int:
+    """Floating-point operations of one cloud's forward pass (two per multiply-add; matrix products and attention)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device = next(model.parameters()).device
+    # Distinct points on a spiral: any cloud will do, a random one would make the count depend on a seed.
+    t = torch.linspace(0, 20, points, device=device)
+    xyz = torch.stack([t.cos() * t, t.sin() * t, t], -1).unsqueeze(0) / 20
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.eval()({"xyz": xyz})
+    return counter.get_total_flops()
+
+
+def _entry(name: str) -> dict[str, Any]:
+    entry = WEIGHTS.get(name)
+    return {
+        "holds": entry.holds,
+        "url": entry.url,
+        "licence": entry.licence,
+        "paper": entry.paper,
+        "reported": dict(entry.reported),
+    }
+
+
+def _file(path: Path) -> dict[str, Any]:
+    file = read_model_file(path)
+    about: dict[str, Any] = {
+        "path": str(file.path),
+        "holds": file.holds,
+        "source": file.source,
+        "tensors": len(file.state),
+        "dropped": list(file.dropped),
+        "assumed": list(file.assumed),
+        "preprocess": file.preprocess,
+        **{k: file.extra[k] for k in ("adaptation", "base") if k in file.extra},
+    }
+    try:
+        record = Record.read(path)
+    except DataError:
+        return about
+    return about | {"measured": record.metrics, "split": record.data["split"], "dataset": record.data["dataset"]["name"]}

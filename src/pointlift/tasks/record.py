@@ -1,0 +1,113 @@
+"""The record of a run: every number with what it was measured on, and how."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pointlift.core.errors import DataError
+from pointlift.data.dataset import LabelledDataset
+
+SCHEMA = 1
+FILE = "record.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was measured. `data` is the JSON document; the properties are its main parts."""
+
+    data: dict[str, Any]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Scores on the record's split, as fractions."""
+        return self.data["metrics"]
+
+    def write(self, folder: Path) -> Path:
+        """`record.json` in `folder`, replaced only when complete."""
+        path = folder / FILE
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self.data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+        return path
+
+    @classmethod
+    def read(cls, folder: Path) -> Record:
+        """The record in a run folder.
+
+        Raises:
+            DataError: There is none, or it is damaged.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            raise DataError(f"no {FILE} in {folder}", "a finished run folder", "--resume finishes a run")
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            return cls({**data, "metrics": dict(data["metrics"])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} is damaged: {error!r}", "a record written by pointlift") from error
+
+
+def describe_dataset(dataset: LabelledDataset, splits: dict[str, int]) -> dict[str, Any]:
+    """The `dataset` part of a record."""
+    meta = dataset.meta
+    return {
+        "name": meta.name,
+        "variant": meta.variant,
+        "root": None if dataset.root is None else str(dataset.root),
+        "content_hash": dataset.content_hash(),
+        "splits": splits,
+        "classes": list(meta.classes),
+        "up_axis": meta.up_axis,
+        "native_points": meta.native_points,
+        "unit": meta.unit,
+        "note": meta.note,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions that numbers depend on."""
+    return {
+        "pointlift": version_of("pointlift"),
+        "python": platform.python_version(),
+        **{name: version_of(name) for name in ("torch", "numpy", "numba", "scikit-learn")},
+    }
+
+
+def version_of(package: str) -> str:
+    """The installed version, or "not installed" (a source tree on the path has none)."""
+    from importlib.metadata import PackageNotFoundError
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def describe_device(device: torch.device, precision: str) -> dict[str, Any]:
+    """The `device` part of a record."""
+    cpu = _cpu_name()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu
+    return {
+        "type": device.type,
+        "name": name,
+        "cpu": cpu,
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,175 @@
+"""Model files: ours with their description, and released checkpoints translated on reading.
+
+Ours are a `.safetensors` file whose header holds the description under the key `pointlift`, or a run folder's
+`model/` with the same description in `model.json` beside `weights.safetensors`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pointlift.core.errors import CheckpointError, PointLiftError
+from pointlift.weights.hashing import state_hash
+from pointlift.weights.reading import read_checkpoint
+from pointlift.weights.upstream import detect
+
+HEADER = "pointlift"
+FORMAT = 1
+DESCRIPTION, TENSORS = "model.json", "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model on disk, in our names.
+
+    Attributes:
+        arch: Registry name of the architecture.
+        config: Its config as plain values; may be partial for released checkpoints.
+        classes: Class names in label order, when known.
+        preprocess: What a cloud must go through before the model (`points`, `normalize`, ...).
+        holds: "model", "adapter", or what the released file holds.
+        quirks: "upstream" where the weights were trained with the released code's quirks.
+        dropped: Released keys left out on purpose.
+        new: Prefixes of our keys that the file cannot hold.
+        assumed: What the tensors do not tell and was taken from the released configs.
+        extra: Further description (adapter, base).
+    """
+
+    path: Path
+    state: dict[str, Tensor]
+    arch: str
+    config: dict[str, Any]
+    classes: tuple[str, ...] | None = None
+    preprocess: dict[str, Any] = field(default_factory=dict)
+    holds: str = "model"
+    quirks: str | None = None
+    source: str | None = None
+    dropped: tuple[str, ...] = ()
+    new: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def describe(
+    arch: str,
+    config: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    *,
+    classes: tuple[str, ...] | None,
+    preprocess: Mapping[str, Any],
+    holds: str = "model",
+    **extra: Any,
+) -> dict[str, Any]:
+    """The description that travels with weights: enough to predict."""
+    return {
+        "format": FORMAT,
+        "holds": holds,
+        "arch": arch,
+        "config": dict(config),
+        "classes": None if classes is None else list(classes),
+        "preprocess": dict(preprocess),
+        "hash": state_hash(state),
+        **extra,
+    }
+
+
+def write_model_file(path: str | Path, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> Path:
+    """One `.safetensors` file with its description in the header; replaces an older one only when complete."""
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    tensors = {k: v.detach().to("cpu").contiguous().clone() for k, v in state.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, str(temporary), metadata={HEADER: json.dumps(description)})
+        os.replace(temporary, path)
+    except Exception as error:  # safetensors reports a full disk as its own error type
+        temporary.unlink(missing_ok=True)
+        raise PointLiftError(f"{path} could not be written: {error}", "a writable place with free space") from error
+    return path
+
+
+def write_model_folder(folder: Path, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> Path:
+    """`model.json` for people and `weights.safetensors`, which carries the same description and is what is read."""
+    write_model_file(folder / TENSORS, state, description)
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def read_model_file(path: str | Path) -> ModelFile:
+    """A model from our file, a `model/` folder, a run folder, or a released checkpoint.
+
+    Raises:
+        CheckpointError: Nothing readable there, or a checkpoint of a system that is not supported.
+    """
+    path = _weights_in(Path(path))
+    raw = read_checkpoint(path)
+    if HEADER in raw.metadata:
+        return _ours(path, raw.state, raw.metadata[HEADER])
+    upstream = detect(raw.state)
+    if upstream is None:
+        shown = ", ".join(list(raw.state)[:4])
+        raise CheckpointError(
+            f"{path} holds {len(raw.state)} tensors ({shown}, …) of no system that is supported yet",
+            "a pointlift file, or a released Point-MAE classifier or pre-trained checkpoint",
+            "`pointlift list weights` shows the known ones",
+        )
+    renamed = upstream.rename(raw.state)
+    arch, arguments, assumed = upstream.infer(raw.state)
+    return ModelFile(
+        path=path,
+        state=renamed.state,
+        arch=arch,
+        config=arguments,
+        preprocess=upstream.preprocess(arguments),
+        holds=upstream.holds,
+        quirks="upstream",
+        source=upstream.upstream,
+        dropped=renamed.dropped,
+        new=renamed.expected_new,
+        assumed=assumed,
+    )
+
+
+def _weights_in(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    for candidate in (path / TENSORS, path / "model" / TENSORS):
+        if candidate.is_file():
+            return candidate
+    raise CheckpointError(
+        f"no model in {str(path)!r}",
+        f"a run folder with model/{TENSORS}",
+        "was the run finished? --resume continues it",
+    )
+
+
+def _ours(path: Path, state: dict[str, Tensor], header: str) -> ModelFile:
+    try:
+        said = json.loads(header)
+        known = {"format", "holds", "arch", "config", "classes", "preprocess", "hash"}
+        if said["format"] > FORMAT:
+            raise CheckpointError(f"{path} has format {said['format']}", f"at most {FORMAT}", "upgrade pointlift")
+        file = ModelFile(
+            path=path,
+            state=state,
+            arch=said["arch"],
+            config=dict(said["config"]),
+            classes=None if said["classes"] is None else tuple(said["classes"]),
+            preprocess=dict(said["preprocess"]),
+            holds=said["holds"],
+            extra={k: v for k, v in said.items() if k not in known},
+        )
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} has a damaged description: {error!r}", "a file written by pointlift") from error
+    if state_hash(state) != said["hash"]:
+        raise CheckpointError(f"{path}: the tensors are not those that were written", "an unchanged file")
+    return file

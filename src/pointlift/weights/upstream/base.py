@@ -1,0 +1,63 @@
+"""What a released system's file must say, and which file fits a given checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """A released state dict in our names."""
+
+    state: State
+    # Released keys that our model has no place for, on purpose (a decoder, a mask token).
+    dropped: tuple[str, ...] = ()
+    # Our keys that the checkpoint cannot hold (a classifier head on pre-trained weights).
+    expected_new: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """One model class of one released system.
+
+    Attributes:
+        system: As in the reference tensors' metadata ("point-mae").
+        upstream: The class's address there ("Pang-Yatian/Point-MAE:models/Point_MAE.py:PointTransformer").
+        holds: What a checkpoint of it contains.
+        fits: Whether a state dict (prefixes stripped) is one of these.
+        config: Released config (YAML `model:` section) -> (our architecture, arguments).
+        infer: State dict -> (our architecture, arguments, what was assumed because tensors do not tell).
+        rename: Released keys -> ours.
+        preprocess: Our arguments -> what a cloud must go through (the released loaders' steps).
+    """
+
+    system: str
+    upstream: str
+    holds: str
+    fits: Callable[[Mapping[str, Tensor]], bool]
+    config: Callable[[Mapping[str, Any]], tuple[str, dict[str, Any]]]
+    infer: Callable[[Mapping[str, Tensor]], tuple[str, dict[str, Any], tuple[str, ...]]]
+    rename: Callable[[Mapping[str, Tensor]], Renamed]
+    preprocess: Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+def _all() -> list[Upstream]:
+    from pointlift.weights.upstream import point_mae
+
+    return [*point_mae.UPSTREAMS]
+
+
+def detect(state: Mapping[str, Tensor]) -> Upstream | None:
+    """The released class whose checkpoint this is (prefixes stripped already), or None."""
+    return next((u for u in _all() if u.fits(state)), None)
+
+
+def upstream_for(system: str, upstream: str) -> Upstream | None:
+    """The entry for a `system` and class address, or None when it is not supported."""
+    return next((u for u in _all() if u.system == system and u.upstream == upstream), None)

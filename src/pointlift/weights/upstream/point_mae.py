@@ -1,0 +1,160 @@
+"""Point-MAE (Pang-Yatian/Point-MAE, MIT): classifier and pre-trained encoder (card `point-mae`, sections 5, 10, 15)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from pointlift.core.errors import CheckpointError
+from pointlift.weights.upstream.base import Renamed, State, Upstream
+
+_PATCH = {
+    "first_conv.0": "local1",
+    "first_conv.1": "bn1",
+    "first_conv.3": "local2",
+    "second_conv.0": "joint1",
+    "second_conv.1": "bn2",
+    "second_conv.3": "joint2",
+}
+_HEAD = {"0": "fc1", "1": "bn1", "4": "fc2", "5": "bn2", "8": "fc3"}
+_BLOCK = {
+    "norm1": "norm1",
+    "attn.qkv": "qkv",
+    "attn.proj": "proj",
+    "norm2": "norm2",
+    "mlp.fc1": "fc1",
+    "mlp.fc2": "fc2",
+}
+# Of the pre-training model, the classifier uses the encoder alone.
+_PRETRAIN_ONLY = ("mask_token", "MAE_decoder.", "decoder_pos_embed.", "increase_dim.")
+_GROUPS_BY_CLASSES = {15: 128}
+
+
+def rename_patch_embed(key: str) -> str | None:
+    """`encoder.first_conv.0.weight` -> `patch_embed.local1.weight`."""
+    match = re.fullmatch(r"encoder\.((?:first|second)_conv\.\d)\.(\w+)", key)
+    return f"patch_embed.{_PATCH[match[1]]}.{match[2]}" if match and match[1] in _PATCH else None
+
+
+def rename_block(key: str, prefix: str = "blocks.blocks.") -> str | None:
+    """`blocks.blocks.3.attn.qkv.weight` -> `trunk.blocks.3.qkv.weight`."""
+    match = re.fullmatch(re.escape(prefix) + r"(\d+)\.([\w.]+)\.(weight|bias)", key)
+    return f"trunk.blocks.{match[1]}.{_BLOCK[match[2]]}.{match[3]}" if match and match[2] in _BLOCK else None
+
+
+def rename_key(key: str) -> str | None:
+    """One released key of the classifier in our names; None when it is not one of its keys."""
+    if key in ("cls_token", "cls_pos"):
+        return key
+    if match := re.fullmatch(r"pos_embed\.(0|2)\.(weight|bias)", key):
+        return f"pos_embed.fc{'1' if match[1] == '0' else '2'}.{match[2]}"
+    if match := re.fullmatch(r"norm\.(weight|bias)", key):
+        return f"trunk.norm.{match[1]}"
+    if match := re.fullmatch(r"cls_head_finetune\.(\d)\.(\w+)", key):
+        return f"head.{_HEAD[match[1]]}.{match[2]}" if match[1] in _HEAD else None
+    return rename_patch_embed(key) or rename_block(key)
+
+
+def rename(state: Mapping[str, Tensor]) -> Renamed:
+    """Released tensors in our names and shapes; unknown keys keep their names, so that the load report shows them."""
+    renamed: State = {}
+    dropped = []
+    for key, value in state.items():
+        if key.startswith(_PRETRAIN_ONLY):
+            dropped.append(key)
+            continue
+        ours = rename_key(key)
+        # A 1x1 convolution is a linear layer over rows: (out, in, 1) -> (out, in).
+        conv = ours is not None and ours.startswith("patch_embed.") and value.ndim == 3
+        renamed[ours or key] = value.squeeze(-1) if conv else value
+    new = () if "cls_token" in state else ("cls_token", "cls_pos", "head.")
+    return Renamed(renamed, tuple(dropped), new)
+
+
+def config(released: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The YAML's `model:` section as our architecture and arguments."""
+    dim = int(released["trans_dim"])
+    if int(released.get("encoder_dims", dim)) != dim:
+        raise CheckpointError(f"encoder_dims {released['encoder_dims']} differs from trans_dim {dim}", "equal widths")
+    return "point_transformer", {
+        "num_groups": int(released["num_group"]),
+        "group_size": int(released["group_size"]),
+        "embed_dim": dim,
+        "depth": int(released["depth"]),
+        "num_heads": int(released["num_heads"]),
+        "drop_path": float(released.get("drop_path_rate", 0.1)),
+        "num_classes": int(released.get("cls_dim", 0)),
+    }
+
+
+def infer(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+    """Sizes from shapes. Heads and groups leave no trace in the tensors: they are assumed, and said."""
+    dim = state["norm.weight"].shape[0]
+    depth = 1 + max(int(m[1]) for k in state if (m := re.match(r"blocks\.blocks\.(\d+)\.", k)))
+    head = state.get("cls_head_finetune.8.weight")
+    classes = 0 if head is None else head.shape[0]
+    groups = _GROUPS_BY_CLASSES.get(classes, 64)
+    arguments = {
+        "embed_dim": dim,
+        "depth": depth,
+        "num_heads": max(1, dim // 64),
+        "num_groups": groups,
+        "group_size": 32,
+        "num_classes": classes,
+        "patch_widths": (
+            state["encoder.first_conv.0.weight"].shape[0],
+            state["encoder.first_conv.3.weight"].shape[0],
+            state["encoder.second_conv.0.weight"].shape[0],
+        ),
+        "pos_hidden": state["pos_embed.0.weight"].shape[0],
+    }
+    if head is not None:
+        widths = [state[f"cls_head_finetune.{i}.weight"].shape[0] for i in (0, 4)]
+        arguments["head_hidden"] = (widths[0], widths[1])
+    assumed = (
+        f"num_heads={arguments['num_heads']} (64 channels a head)",
+        f"num_groups={groups}, group_size=32 (released config for {classes or 'no'} classes; the 8k one has 512)",
+    )
+    return "point_transformer", arguments, assumed
+
+
+def preprocess(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Points by number of groups; ScanObjectNN (15 classes) is read as it is, everything else normalised."""
+    return {
+        "points": {64: 1024, 128: 2048, 512: 8192}.get(arguments["num_groups"], 1024),
+        "normalize": "none" if arguments.get("num_classes") == 15 else "unit_sphere",
+        "resample": {"skip_near_origin": True},
+    }
+
+
+def _fits(state: Mapping[str, Tensor]) -> bool:
+    needed = (
+        "encoder.first_conv.0.weight",
+        "blocks.blocks.0.attn.qkv.weight",
+        "norm.weight",
+        "pos_embed.0.weight",
+    )
+    has_head = "cls_head_finetune.8.weight" in state or not any(k.startswith("cls_head_finetune.") for k in state)
+    return (
+        all(k in state for k in needed)
+        and has_head
+        and "reduce_dim.weight" not in state
+        and not any(k.startswith(("label_conv.", "propagation_", "ACT_", "lm_head.")) for k in state)
+    )
+
+
+UPSTREAMS = (
+    Upstream(
+        system="point-mae",
+        upstream="Pang-Yatian/Point-MAE:models/Point_MAE.py:PointTransformer",
+        holds="classifier or pre-trained encoder",
+        fits=_fits,
+        config=config,
+        infer=infer,
+        rename=rename,
+        preprocess=preprocess,
+    ),
+)

@@ -1,0 +1,189 @@
+"""Every back end gives what the reference gives: integers exactly, for clouds made to cause trouble."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pointlift import ops
+
+pytestmark = pytest.mark.skipif(ops.backends()["knn"] == "reference", reason="numba is not installed")
+quick = settings(max_examples=25, deadline=None, derandomize=True)
+
+KINDS = ("generic", "duplicates", "same", "near_origin", "offset", "grid")
+
+
+def make_cloud(kind: str, batch: int, n: int, seed: int) -> Tensor:
+    """Clouds with the ties, scales and degeneracies that break searches."""
+    generator = torch.Generator().manual_seed(seed)
+    xyz = torch.randn(batch, n, 3, generator=generator)
+    if kind == "duplicates":
+        xyz = xyz[:, torch.randint(0, max(1, n // 3), (n,), generator=generator)]
+    elif kind == "same":
+        xyz = xyz[:, :1].expand(-1, n, -1)
+    elif kind == "near_origin":
+        xyz = torch.where(torch.rand(batch, n, 1, generator=generator) < 0.6, xyz * 0.01, xyz)
+    elif kind == "offset":
+        xyz = xyz * 0.05 + torch.tensor([3000.0, -70.0, 9.0])
+    elif kind == "grid":
+        xyz = (xyz * 2).round() / 2
+    return xyz
+
+
+@st.composite
+def clouds(draw, least: int = 1, most: int = 300) -> Tensor:
+    kind = draw(st.sampled_from(KINDS))
+    return make_cloud(kind, draw(st.integers(1, 3)), draw(st.integers(least, most)), draw(st.integers(0, 99)))
+
+
+def both(function, *arguments, **options):
+    """Results of the active fast back end and of the reference."""
+    fast = function(*arguments, **options)
+    with ops.use_backend("reference"):
+        return fast, function(*arguments, **options)
+
+
+def assert_same(fast, truth) -> None:
+    for ours, theirs in zip(fast, truth, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@given(clouds(), st.data())
+@quick
+def test_farthest_point_sample(xyz, data):
+    n = xyz.shape[1]
+    options = {
+        "start": data.draw(st.integers(0, n - 1)),
+        "skip_near_origin": data.draw(st.booleans()),
+        "ties": data.draw(st.sampled_from(["lowest", "block"])),
+    }
+    fast, truth = both(ops.farthest_point_sample, xyz, data.draw(st.integers(1, n)), **options)
+    assert torch.equal(fast, truth)
+
+
+@given(clouds(), st.data())
+@quick
+def test_knn(points, data):
+    n = points.shape[1]
+    query = points[:, : data.draw(st.integers(1, n))]
+    assert_same(*both(ops.knn, query, points, data.draw(st.integers(1, n))))
+
+
+@given(clouds(), st.floats(0.01, 3), st.integers(1, 40))
+@quick
+def test_ball_query(points, radius, k):
+    fast, truth = both(ops.ball_query, points[:, ::3] + 0.1, points, radius, k)
+    assert torch.equal(fast, truth)
+
+
+@given(clouds(least=3), clouds(least=3))
+@quick
+def test_three_nn(points, others):
+    batch = min(len(points), len(others))
+    assert_same(*both(ops.three_nn, others[:batch], points[:batch]))
+
+
+@given(clouds(), clouds())
+@quick
+def test_chamfer(a, b):
+    batch = min(len(a), len(b))
+    assert_same(*both(ops.chamfer, a[:batch], b[:batch]))
+
+
+@pytest.mark.parametrize("loss", [ops.chamfer_l1, ops.chamfer_l2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_chamfer_gradient(loss, kind):
+    """The kernel's backward pass against autograd through the float64 formula."""
+    a, b = make_cloud(kind, 2, 70, 0), make_cloud(kind, 2, 45, 1)
+    found = torch.autograd.functional.vjp(loss, (a, b))[1]
+    exact = torch.autograd.functional.vjp(loss, (a.double(), b.double()))[1]
+    for ours, theirs in zip(found, exact, strict=True):
+        torch.testing.assert_close(ours, theirs.float(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_three_interpolate_and_gradients(dtype):
+    feats = torch.randn(2, 9, 17, dtype=dtype, requires_grad=True)
+    weight = torch.rand(2, 31, 3, dtype=dtype, requires_grad=True)
+    idx = torch.randint(0, 9, (2, 31, 3))
+
+    def run():
+        out = ops.three_interpolate(feats, idx, weight)
+        return out, *torch.autograd.grad(out.square().sum(), (feats, weight))
+
+    for ours, theirs in zip(*both(run), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["generic", "duplicates", "same", "grid"])
+def test_large_clouds_take_the_same_points(kind):
+    """Sizes at which the tree takes over from the scan."""
+    xyz = make_cloud(kind, 1, 16_500, 3)
+    fast, truth = both(ops.farthest_point_sample, xyz, 1024, skip_near_origin=True, ties="block")
+    assert torch.equal(fast, truth)
+    points = xyz[:, :5000]
+    query = torch.cat([points[:, :500], points[:, 500:1200] + 0.01], 1)
+    assert_same(*both(ops.knn, query, points, 17))
+    assert_same(*both(ops.three_nn, query, points))
+    assert_same(*both(ops.chamfer, points.flip(1), points))
+
+
+@given(clouds(), st.data())
+@quick
+def test_tree_at_any_size(points, data):
+    """The tree itself, below the sizes at which it is chosen."""
+    from pointlift.ops.numba_cpu import tree
+
+    n = points.shape[1]
+    points, k = points.contiguous(), data.draw(st.integers(1, n))
+    query = (points[:, ::2] + data.draw(st.sampled_from([0.0, 0.5]))).contiguous()
+    start = torch.full((len(points),), data.draw(st.integers(0, n - 1)))
+    with ops.use_backend("reference"):
+        dist, idx = ops.knn(query, points, k)
+        sampled = ops.farthest_point_sample(points, k, start=start, skip_near_origin=True)
+    squared, found = tree.knn(query, points, k)
+    assert torch.equal(found, idx)
+    assert torch.equal(squared.sqrt(), dist)
+    assert torch.equal(tree.farthest_point_sample(points, k, start, True), sampled)
+
+
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+def test_strided_double_and_half_inputs(backend):
+    xyz = make_cloud("generic", 2, 90, 5)
+    strided = xyz.transpose(1, 2).contiguous().transpose(1, 2)
+    half = xyz.half()
+    with ops.use_backend(backend):
+        expected = ops.group(xyz, 20, 8)
+        for same in (strided, xyz.double()):
+            found = ops.group(same, 20, 8)
+            assert torch.equal(found.idx, expected.idx)
+            assert torch.equal(found.center_idx, expected.center_idx)
+        assert torch.equal(ops.knn(half, half, 5).idx, ops.knn(half.float(), half.float(), 5).idx)
+
+
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+def test_a_cloud_does_not_see_its_batch(backend):
+    xyz = make_cloud("grid", 4, 80, 6)
+    order = torch.tensor([2, 0, 3, 1])
+    with ops.use_backend(backend):
+        whole, moved = ops.group(xyz, 16, 9), ops.group(xyz[order], 16, 9)
+        alone = ops.group(xyz[2:3], 16, 9)
+    assert torch.equal(whole.idx[order], moved.idx)
+    assert torch.equal(whole.idx[2:3], alone.idx)
+    assert torch.equal(whole.neighborhoods[2:3], alone.neighborhoods)
+
+
+def test_threads_do_not_change_the_result():
+    xyz = make_cloud("grid", 5, 1500, 7)
+    expected = ops.group(xyz, 200, 16)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        found = ops.group(xyz, 200, 16)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found.idx, expected.idx)
+    assert torch.equal(found.center_idx, expected.center_idx)
