@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pointlift.adapt.io import load_model
+from pointlift.core.config import merge
 from pointlift.core.errors import UsageError
 from pointlift.data.dataset import LabelledDataset
 from pointlift.models.base import PointModel
@@ -34,16 +36,22 @@ def finetune(
         dataset: A data set, or the folder of one.
         out: A new or empty folder.
         recipe: A packaged recipe or YAML file to start from.
-        resume: Go on with the run in `out`.
+        resume: Go on with the run in `out`; everything else as it was.
         **options: Fields of `FinetuneConfig`: `epochs=50`, `optim={"lr": 1e-3}`, `adaptation="linear"`.
+
+    Raises:
+        ConfigError: Unknown options or wrong values, all at once.
+        UsageError: `out` is not empty, model and data do not fit, or an option contradicts the model given.
 
     Example:
         >>> run = pl.finetune(model, pl.load_dataset("my_clouds/"), epochs=50, out="runs/mine")  # doctest: +SKIP
     """
     if isinstance(model, str):
-        options["model"] = model
+        options["model"] = merge(options.get("model", {}), {"name": model})
+    else:
+        _check_options(model, options)
     if isinstance(dataset, str | os.PathLike):
-        options["data"] = {**options.get("data", {}), "root": os.fspath(dataset)}
+        options["data"] = merge(options.get("data", {}), {"root": os.fspath(dataset)})
     run = _finetune(
         finetune_config(recipe, options),
         out=out,
@@ -54,6 +62,17 @@ def finetune(
     )
     write_report(run.out)
     return run
+
+
+def _check_options(model: PointModel, options: Mapping[str, Any]) -> None:
+    """What a model in memory brings itself cannot be asked for again."""
+    if "model" in options:
+        raise UsageError("a model and options of a model", "one of the two")
+    if "adaptation" in options and model.adaptation is not None:
+        raise UsageError(
+            f"adaptation={options['adaptation']!r} for a model that is adapted already: {model.adaptation.config.name}",
+            "one of the two",
+        )
 
 
 def load(path: str | os.PathLike[str], *, base: str | os.PathLike[str] | None = None) -> PointModel:

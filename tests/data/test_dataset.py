@@ -173,7 +173,7 @@ def test_files_are_hashed_by_their_bytes(tmp_path):
     fraction=st.floats(0.01, 0.99),
     seed=st.integers(0, 5),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
 def test_stratified_split(labels, fraction, seed):
     counts = np.bincount(labels)
     if counts.max() < 2:
@@ -210,6 +210,9 @@ def test_hold_out():
     assert set(train.names).isdisjoint(validation.names)
     assert 2 not in validation.labels
     assert dataset().hold_out(0)[1] is None
+    only_test = LabelledDataset(DatasetMeta("toy", None, ("a",)), split().subset([]), split())
+    with pytest.raises(UsageError, match="toy has no training clouds"):
+        only_test.hold_out(0.1)
 
 
 def test_a_test_part_can_be_made_and_is_recorded():

@@ -272,3 +272,24 @@ def test_find_clouds_and_read_many(cloud, tmp_path):
     for empty in (tmp_path / "none", tmp_path / "*.xyz"):
         with pytest.raises(FileFormatError, match="no point clouds"):
             find_clouds([empty])
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_damaged_files_give_a_cloud_or_an_error_for_the_user(cloud, ending, tmp_path):
+    rng = np.random.default_rng(11)
+    whole = write(cloud, tmp_path / f"good{ending}").read_bytes()
+    path = tmp_path / f"bad{ending}"
+    for _ in range(150):
+        data = bytearray(whole)
+        for _ in range(rng.integers(1, 5)):
+            at = int(rng.integers(min(len(data), 200 if rng.random() < 0.5 else len(data))))
+            if rng.random() < 0.6:
+                data[at] = rng.integers(256)
+            else:
+                del data[at : at + int(rng.integers(1, 20))]
+        path.write_bytes(data)
+        try:
+            read_back = read(path)
+        except FileFormatError:
+            continue
+        assert np.isfinite(read_back.xyz).all()

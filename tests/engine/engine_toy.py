@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pointlift.core.seeds import derive
 from pointlift.engine import FitConfig, FitResult, Loaders, OptimConfig, ScheduleConfig, fit
 from pointlift.engine.distributed import all_reduce_sum
+from pointlift.engine.training import to_device
 
 CLASSES, WIDTH = 3, 6
 
@@ -62,11 +63,12 @@ def losses(module: nn.Module, batch: dict[str, Tensor], progress: float) -> dict
 def evaluate(module: nn.Module, loader: Batches) -> dict[str, float]:
     """Loss and accuracy over the samples of all processes."""
     sums = torch.zeros(3, dtype=torch.float64)
-    for batch in loader:
+    device = next(module.parameters()).device
+    for batch in (to_device(batch, device) for batch in loader):
         logits = module(batch["x"]).float()
         loss = nn.functional.cross_entropy(logits, batch["label"], reduction="sum")
         right = (logits.argmax(1) == batch["label"]).sum()
-        sums += torch.stack([loss, right, torch.tensor(len(logits))]).double()
+        sums += torch.tensor([loss.item(), right.item(), len(logits)], dtype=torch.float64)
     loss, right, total = all_reduce_sum(sums).tolist()
     return {"loss": loss / total, "overall_accuracy": right / total}
 

@@ -15,7 +15,7 @@ from engine_toy import Batches, config, evaluate, loaders, losses, network
 from torch import Tensor, nn
 
 from pointlift.core.errors import CheckpointError, CheckpointMismatchError, PointLiftError, UsageError
-from pointlift.engine import Loaders, files, fit
+from pointlift.engine import FitResult, Loaders, files, fit
 from pointlift.engine.checkpoint import Checkpoints
 from pointlift.engine.config import OptimConfig, ScheduleConfig
 from pointlift.engine.logs import read_metrics, without_times
@@ -138,6 +138,12 @@ def test_a_device_that_is_not_there(tmp_path: Path) -> None:
             fit(network(), losses, loaders(), config(1), tmp_path, evaluate=evaluate, device="cuda")
 
 
+def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    with pytest.raises(UsageError, match="is a file"):
+        engine_toy.run(tmp_path / "a")
+
+
 def test_every_n_epochs_and_the_last(tmp_path: Path) -> None:
     module = network()
     written: list[list[int]] = []
@@ -202,13 +208,38 @@ def test_resuming_equals_never_stopping(tmp_path: Path, select: str, every: int,
 
 
 def test_resuming_fp16_takes_up_the_loss_scale(tmp_path: Path) -> None:
-    changes = {"precision": "fp16", "optim": OptimConfig(lr=1e-2)}
-    whole = engine_toy.run(tmp_path / "whole", **changes)
-    stopped_after(1, tmp_path / "parts", **changes)
-    state = Checkpoints(tmp_path / "parts" / "checkpoints").load(1).state
-    assert state["scaler"]["_growth_tracker"] == 10
-    parts = engine_toy.run(tmp_path / "parts", resume=True, **changes)
+    def overflowing(net: nn.Module, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        out = losses(net, batch, progress)
+        return {**out, "loss": out["loss"] * (1e36 if progress == 0 else 1)}
+
+    def part(out: Path, *, stop: bool = False, resume: bool = False) -> tuple[nn.Module, FitResult]:
+        def stop_after_one(line: dict) -> None:
+            if stop and line["epoch"] == 1:
+                raise Stop
+
+        module, run = network(), config(4, precision="fp16", optim=OptimConfig(lr=1e-2))
+        result = fit(
+            module,
+            overflowing,
+            loaders(),
+            run,
+            out,
+            evaluate=evaluate,
+            resume=resume,
+            on_epoch=stop_after_one,
+        )
+        return module, result
+
+    whole = part(tmp_path / "whole")
+    with pytest.raises(Stop):
+        part(tmp_path / "parts", stop=True)
+    scaler = Checkpoints(tmp_path / "parts" / "checkpoints").load(1).state["scaler"]
+    assert (scaler["scale"], scaler["_growth_tracker"]) == (2.0**15, 9)
+    parts = part(tmp_path / "parts", resume=True)
     equal_runs(whole, parts, tmp_path / "whole", tmp_path / "parts")
+    last = [Checkpoints(out / "checkpoints").load(3).state for out in (tmp_path / "whole", tmp_path / "parts")]
+    assert last[0]["scaler"] == last[1]["scaler"]
+    assert parts[1].skipped_steps == 1
 
 
 def test_resuming_a_finished_run_gives_its_result_again(tmp_path: Path) -> None:

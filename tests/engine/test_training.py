@@ -165,6 +165,11 @@ def test_fp16_skips_and_counts_overflows() -> None:
     assert math.isfinite(totals.train["grad_norm"])
 
 
+def test_fp16_goes_on_while_steps_succeed_in_between() -> None:
+    totals = fp16_trainer(set(range(0, 110, 2)), 110).run_epoch(0, lambda: None)
+    assert totals.skipped == 55
+
+
 def test_fp16_that_only_overflows_stops() -> None:
     with pytest.raises(PointLiftError, match=r"in 50 steps in a row.*precision fp32"):
         fp16_trainer(set(range(60)), 60).run_epoch(0, lambda: None)

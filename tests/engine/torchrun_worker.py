@@ -104,7 +104,7 @@ def uneven(out: Path) -> dict[str, object]:
 def own_batchnorm(out: Path) -> dict[str, object]:
     """Plain BatchNorms see other batches in each process; all end with the main one's."""
     module = network()
-    run = equal_config(sync_batchnorm=False)
+    run = equal_config(sync_batchnorm=False, select="last")
     fit(module, losses, engine_toy.loaders(**share()), run, out, evaluate=evaluate)
     return {"weights": module.state_dict()}
 

@@ -217,3 +217,18 @@ def test_indices_outside_the_cloud_are_refused_by_compiled_code(backend):
 def test_an_empty_batch_is_not_an_error():
     grouping = ops.group(torch.zeros(0, 5, 3), 2, 2)
     assert grouping.neighborhoods.shape == (0, 2, 2, 3)
+
+
+def test_broken_coordinates_never_lead_outside_the_cloud():
+    """NaN and infinity give no meaningful answer, but compiled code must not read beyond an array for them."""
+    xyz = torch.randn(2, 3000, 3)
+    xyz[0, ::7, 1] = torch.nan
+    xyz[1, ::5] = -torch.inf
+    xyz[1, 3] = -torch.nan
+    query = xyz[:, :700]
+    found = [ops.farthest_point_sample(xyz, 40, skip_near_origin=True), ops.three_nn(query, xyz).idx]
+    found += [ops.knn(query, xyz, 5).idx, ops.knn(query[:, :9], xyz[:, :90], 5).idx]
+    found += [ops.ball_query(query, xyz, 0.3, 4), *ops.chamfer(xyz, query)[2:]]
+    for idx in found:
+        assert idx.min() >= 0
+        assert idx.max() < 3000

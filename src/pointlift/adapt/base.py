@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from pointlift.core.config import to_dict
+from pointlift.core.errors import CheckpointError, CheckpointMismatchError
 from pointlift.layers.trunk import BlockAdapter
 from pointlift.models.base import PointModel
 from pointlift.models.heads import HeadKind
 from pointlift.weights.hashing import state_hash
-from pointlift.weights.modelfile import describe, write_model_file
+from pointlift.weights.load import LoadReport, load_state
+from pointlift.weights.modelfile import ModelFile, describe, read_model_file, write_model_file
 
 Parts = Mapping[str, tuple[str, ...]]
 
@@ -67,34 +69,53 @@ def _count(n: int) -> str:
 
 
 class AdaptationHandle:
-    """An adaptation in force on one model. It owns which parameters and buffers may change."""
+    """An adaptation in force on one model. It owns which parameters and buffers may change.
+
+    `disable` gives the base its own values back and passes over what was inserted, `enable` undoes that, `remove` takes
+    the adaptation off for good. A head that the adaptation asked for stays, with the values it began with.
+    """
 
     def __init__(self, model: PointModel, config: Adaptation) -> None:
         self.model, self.config = model, config
         parts = model.parts()
-        learned = (*config.trainable(parts), f"adapters.{config.name}.")
+        learned = (*config.trainable(parts), self._prefix)
+        self._learned_before = {n for n, p in model.named_parameters() if p.requires_grad}
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith(learned))
         model.held_in_eval = config.held_in_eval(parts)
+        model.train(model.training)  # those BatchNorms stand still from now on
         model.adaptation = self
-        # What `disable` returns to.
-        self._before = {k: model.state_dict()[k].detach().clone() for k in self.changing() if k in model.base_state()}
+        self._before = self._copies(k for k in self.changing() if not k.startswith("adapters."))
         self._after: dict[str, Tensor] | None = None
 
+    @property
+    def _prefix(self) -> str:
+        return f"adapters.{self.config.name}."
+
     def changing(self) -> list[str]:
-        """Names of every parameter and buffer that training may change: the adapter's tensors."""
+        """Names of every parameter and buffer that training may change."""
         learned = [n for n, p in self.model.named_parameters() if p.requires_grad]
-        moving = []
-        for name, module in self.model.named_modules():
-            is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
-            if is_norm and not (self.model.held_in_eval and name.startswith(self.model.held_in_eval)):
-                moving += [f"{name}.{buffer}" for buffer, _ in module.named_buffers(recurse=False)]
+        held = self.model.held_in_eval
+        moving = [
+            f"{name}.{buffer}"
+            for name, module in self.model.named_modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not name.startswith(held)
+            for buffer, _ in module.named_buffers(recurse=False)
+        ]
         return learned + moving
 
+    def carried(self) -> set[str]:
+        """Names of the adapter's tensors: what may change, and what the base's checkpoint did not hold.
+
+        A class token that began at random in this model (pre-trained weights have none) can come from nowhere else.
+        """
+        report = self.model.load_report
+        fresh = set() if report is None else {k for k in report.new if k in self.model.state_dict()}
+        return fresh | set(self.changing())
+
     def base_hash(self) -> str:
-        """Hash of every tensor that stands still: an adapter works on exactly this base."""
-        changing = set(self.changing())
-        return state_hash({k: v for k, v in self.model.state_dict().items() if k not in changing})
+        """Hash of every tensor of the base that the adapter does not carry: it works on exactly these."""
+        return base_hash(self.model, self.carried())
 
     def report(self) -> AdaptationReport:
         """Counts of all and of trainable parameters, with and without the head."""
@@ -111,18 +132,35 @@ class AdaptationHandle:
         return self._after is None
 
     def disable(self) -> None:
-        """Give the base its own values back (the learned ones are kept for `enable`)."""
-        if not self.enabled:
-            return
-        state = self.model.state_dict()
-        self._after = {k: state[k].detach().clone() for k in self._before}
-        self._write(self._before)
+        """Compute with the base alone; what was learned is kept for `enable`."""
+        if self.enabled:
+            self._after = self._copies(self._before)
+            self._write(self._before)
+            self.model.adapters.disabled.add(self.config.name)
 
     def enable(self) -> None:
-        """Put the learned values back."""
+        """Put what was learned back."""
         if self._after is not None:
             self._write(self._after)
             self._after = None
+            self.model.adapters.disabled.discard(self.config.name)
+
+    def remove(self) -> None:
+        """Take the adaptation off: the base's own values, everything trainable that was, nothing inserted."""
+        self.disable()
+        model = self.model
+        if self.config.name in model.adapters:
+            model.adapters.pop(self.config.name)
+        model.adapters.disabled.discard(self.config.name)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in self._learned_before)
+        model.held_in_eval, model.adaptation = (), None
+        model.train(model.training)
+
+    def _copies(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Values set aside in main memory, whatever device the model is on."""
+        state = self.model.state_dict()
+        return {k: state[k].detach().to("cpu", copy=True) for k in names}
 
     def _write(self, values: Mapping[str, Tensor]) -> None:
         state = self.model.state_dict()
@@ -131,15 +169,16 @@ class AdaptationHandle:
                 state[key].copy_(value)
 
     def state(self) -> dict[str, Tensor]:
-        """The adapter's tensors alone."""
-        state = self.model.state_dict()
-        return {k: state[k] for k in self.changing()}
+        """The adapter's tensors alone, as learned (also while it is disabled)."""
+        state = self.model.state_dict() | (self._after or {})
+        carried = self.carried()
+        return {k: v for k, v in state.items() if k in carried}
 
     def save(self, path: str | Path, *, base: str | None = None) -> Path:
         """Write the adapter's tensors, naming the base by architecture and hash.
 
         Args:
-            base: Where the base weights can be had (a path), as a hint for loading.
+            base: Where the base weights can be had (a path), as a hint for loading; by default where they came from.
         """
         state = self.state()
         description = describe(
@@ -150,6 +189,60 @@ class AdaptationHandle:
             preprocess=self.model.preprocess,
             holds="adapter",
             adaptation={"name": self.config.name, **to_dict(self.config)},
-            base={"hash": self.base_hash(), "from": base},
+            base={"hash": self.base_hash(), "from": base or self.model.origin},
         )
         return write_model_file(path, state, description)
+
+    def load(self, file: str | Path | ModelFile) -> LoadReport:
+        """Take the tensors of an adapter file of this adaptation.
+
+        Raises:
+            CheckpointError: Not an adapter file.
+            CheckpointMismatchError: Another adaptation, another base, or tensors of other shapes; nothing is changed.
+        """
+        file = file if isinstance(file, ModelFile) else read_model_file(file)
+        name = adaptation_options(file)["name"]
+        if name != self.config.name:
+            raise CheckpointMismatchError(f"{file.path} holds {name!r}", f"an adapter of kind {self.config.name!r}")
+        check_base(self.model, file)
+        self.enable()
+        changing = set(self.changing())
+        others = tuple(k for k in self.model.state_dict() if k not in changing)
+        report = load_state(self.model, file.state, expected_new=others)
+        self.model.classes, self.model.preprocess = file.classes, dict(file.preprocess)
+        return report
+
+
+def base_hash(model: PointModel, without: Collection[str]) -> str:
+    """Hash of a model's tensors, save those named and what is inserted."""
+    return state_hash({k: v for k, v in model.base_state().items() if k not in without})
+
+
+def adaptation_options(file: ModelFile) -> dict[str, Any]:
+    """What an adapter file says of its adaptation: `name` and the fields of its config.
+
+    Raises:
+        CheckpointError: It is not an adapter file.
+    """
+    options, base = file.extra.get("adaptation"), file.extra.get("base")
+    if file.holds != "adapter" or not isinstance(options, dict) or "name" not in options or not isinstance(base, dict):
+        raise CheckpointError(f"{file.path} holds a {file.holds}", "an adapter file", "pl.load reads whole models")
+    return dict(options)
+
+
+def check_base(model: PointModel, file: ModelFile) -> None:
+    """That an adapter file was made on this very base.
+
+    Raises:
+        CheckpointMismatchError: It was not.
+    """
+    without = set(file.state)
+    if any(k.startswith("head.") for k in file.state):  # the adapter brings its head, of whatever kind
+        without |= {k for k in model.base_state() if k.startswith("head.")}
+    found, wanted = base_hash(model, without), str(file.extra["base"].get("hash"))
+    if found != wanted:
+        raise CheckpointMismatchError(
+            f"{file.path} was made on another base ({file.arch}) than this {model.arch}",
+            f"base weights with hash {wanted[:12]}…, not {found[:12]}…",
+            "give the weights that the adapter was trained on",
+        )

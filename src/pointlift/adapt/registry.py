@@ -25,18 +25,21 @@ def list_adaptations(pattern: str | None = None) -> list[str]:
 def adapt_model(model: PointModel, adaptation: str | Adaptation, **options: Any) -> AdaptationHandle:
     """Adapt `model` in place: freeze, insert, and return the handle.
 
+    A model has one adaptation at a time; `model.adaptation.remove()` takes it off.
+
     Args:
         adaptation: A registry name, or a config.
         **options: Fields of the adaptation's config when a name is given.
 
     Raises:
         UnknownNameError, ConfigError: An unknown name or option.
-        UsageError: The model has no head to train.
+        UsageError: The model has no head to train, or is adapted already.
     """
     if isinstance(adaptation, str):
         adaptation = build(ADAPTATIONS.get(adaptation), options, where=f"options of {adaptation}")
     elif options:
         raise UsageError(f"options {sorted(options)} beside a config", "a name with options, or a config")
+    model.check_not_adapted()
     if model.config.num_classes == 0:
         raise UsageError(f"{model.arch} has no head", "num_classes of at least 1", "create_model(…, num_classes=N)")
     if adaptation.head is not None and model.config.head != adaptation.head:

@@ -70,7 +70,7 @@ def _run(words: list[str], debug: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (KeyboardInterrupt, click.exceptions.Abort):
-        return _say("interrupted. A run is kept: the same command with --resume continues it.", 1)
+        return _say("interrupted.", 1)
     except Exception as error:
         if debug:
             raise
@@ -83,12 +83,15 @@ def _explain(error: Exception) -> int:
         return _say(f"error: {error}", error.exit_code)
     # typer carries its own copy of click's classes in some versions: go by what the error offers.
     if hasattr(error, "exit_code") and hasattr(error, "format_message"):
+        if type(error).__name__ == "NoArgsIsHelpError":
+            return _say(error.format_message(), 2)
         return _say(f"error: {error.format_message()} `pointlift --help` shows what there is.", 2)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return _say(f"error: the disk is full ({error.filename or 'no space left'}). Free some space and --resume.", 1)
     if isinstance(error, OSError):
         return _say(f"error: {error}", 1)
-    if isinstance(error, MemoryError):
+    # torch has its own, and this module does not import torch.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return _say("error: out of memory. Use fewer points or smaller batches (--data.batch_size).", 1)
     kind = type(error).__name__
     return _say(f"internal error ({kind}): {error}\nThis is a defect of pointlift; --debug shows where.", 1)

@@ -16,13 +16,17 @@ def convert(
     target: Annotated[Path, typer.Argument(help="New .safetensors file.")],
     json: Annotated[bool, typer.Option("--json", help="Print the load report as JSON.")] = False,
 ) -> None:
-    """Convert, and say what became of every tensor. What tensors do not tell can be set: --num_groups 512 …"""
+    """Convert, and say what became of every tensor. What tensors do not tell can be set: --num_groups 512
+    --preprocess.points 8192 …
+    """
     from dataclasses import asdict
 
     from pointlift.core.config import parse_overrides
     from pointlift.tasks.convert import convert_checkpoint
 
-    done = convert_checkpoint(source, target, parse_overrides(ctx.args))
+    options = parse_overrides(ctx.args)
+    preprocess = options.pop("preprocess", {})
+    done = convert_checkpoint(source, target, options, preprocess=preprocess)
     if json:
         print_json({**asdict(done), "source": str(done.source), "target": str(done.target)})
         return

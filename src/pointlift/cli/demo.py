@@ -16,8 +16,8 @@ def demo(
 ) -> None:
     """Train on shapes made on the fly, score on held-out ones, write a report. A few minutes on two cores."""
     from pointlift.cli.finetune import finetune_and_report
+    from pointlift.cli.output import command_line
     from pointlift.tasks.config import finetune_config
 
-    finetune_and_report(
-        finetune_config(RECIPE), out=out, resume=resume, recipe=RECIPE, command=f"pointlift demo --out {out}"
-    )
+    command = command_line("demo", "--out", str(out))
+    finetune_and_report(finetune_config(RECIPE), out=out, resume=resume, recipe=RECIPE, command=command, again=command)

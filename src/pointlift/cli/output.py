@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+from pointlift.core.errors import UsageError
+from pointlift.engine.logs import describe, finite
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout."""
-    print(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+    """One JSON document on stdout; numbers that are not finite become null."""
+    print(json.dumps(finite(document), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -23,7 +27,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 def say(message: str) -> None:
     """A message for the person at the terminal."""
-    print(message, file=sys.stderr)
+    print(message, file=sys.stderr, flush=True)
+
+
+def print_record(record: Mapping[str, Any]) -> None:
+    """A record with its main parts in front, as one JSON document."""
+    print_json({"protocol": record["protocol"], "metrics": record["metrics"], "record": record})
 
 
 def percent(metrics: Mapping[str, float], name: str) -> str:
@@ -32,7 +41,25 @@ def percent(metrics: Mapping[str, float], name: str) -> str:
 
 
 def command_line(verb: str, *words: str, extra: Sequence[str] = ()) -> str:
-    """The command as it can be typed again, for the record."""
-    import shlex
-
+    """The command as it can be typed again."""
     return shlex.join(["pointlift", verb, *words, *extra])
+
+
+def first_word(word: str, name: str) -> str:
+    """`word`, the verb's first argument, unless it is an option: those with values come after it."""
+    if word.startswith("--"):
+        raise UsageError(f"{word} where {name} should be", f"{name} first, then options")
+    return word
+
+
+def epoch_printer(epochs: int) -> Callable[[Mapping[str, Any]], None] | None:
+    """Prints a line per epoch with the time left, where stderr is a file; a terminal has the progress bar."""
+    if sys.stderr.isatty():
+        return None
+
+    def show(line: Mapping[str, Any]) -> None:
+        seconds = line["seconds"] + line.get("evaluate_seconds", 0.0)
+        left = seconds * (epochs - line["epoch"] - 1)
+        say(f"{describe(line, epochs)}  {seconds:.1f} s, {left / 60:.1f} min left")
+
+    return show

@@ -15,21 +15,19 @@ def predict(
     paths: Annotated[list[str], typer.Argument(help="Files, folders or patterns.")],
     base: Annotated[str | None, typer.Option(help="Base weights of an adapter file.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, …")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write predictions.json into this folder.")] = None,
 ) -> None:
     """Say what each cloud is, with its probability."""
-    import json as json_module
-
+    from pointlift.tasks.files import write_json
     from pointlift.tasks.predict import predict_many
     from pointlift.tasks.resolve import resolve_model
 
-    predictions = list(predict_many(resolve_model(model, base=base), paths))
+    predictions = list(predict_many(resolve_model(model, base=base, device=device), paths))
     document = {"model": model, "predictions": [p.to_dict() for p in predictions]}
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "predictions.json").write_text(json_module.dumps(document, indent=2) + "\n", encoding="utf-8")
-        say(f"wrote {out / 'predictions.json'}")
+        say(f"wrote {write_json(out / 'predictions.json', document)}")
     if json:
         print_json(document)
         return

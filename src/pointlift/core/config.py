@@ -20,13 +20,13 @@ MAX_RECIPE_BYTES = 1_000_000
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """`["--data.root", "clouds", "--epochs=3"]` as a nested dict; values are read as YAML scalars or lists.
+    """`["--data.root", "clouds", "--epochs=3"]` as a nested dict; the last of two values for one key counts.
+
+    Values are read as YAML: numbers, `true`, `null`, `[1, 2]`, `{head: 10}`; all else is text.
 
     Raises:
         UsageError: An argument that is not `--a.b value`.
     """
-    import yaml
-
     tree: dict[str, Any] = {}
     rest = list(arguments)
     while rest:
@@ -38,22 +38,30 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
             if not rest or rest[0].startswith("--"):
                 raise UsageError(f"option --{key} has no value", f"--{key} VALUE")
             value = rest.pop(0)
-        try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
-            parsed = value
-        _set_dotted(tree, key.replace("-", "_"), parsed)
+        _set_dotted(tree, key.replace("-", "_"), _parse_value(value))
     return tree
+
+
+def _parse_value(text: str) -> Any:
+    """A value of the command line. "note: x" and "2026-01-01" are text there: neither mapping nor date."""
+    try:
+        value = _load_yaml(text)
+    except ValueError:
+        return text
+    plain = value is None or isinstance(value, bool | int | float | str | list)
+    return value if plain or (isinstance(value, dict) and text.lstrip().startswith("{")) else text
 
 
 def _set_dotted(tree: dict[str, Any], key: str, value: Any) -> None:
     *path, leaf = key.split(".")
+    node: Any = tree
     for part in path:
-        node = tree.setdefault(part, {})
+        node = node.setdefault(part, {})
         if not isinstance(node, dict):
-            raise UsageError(f"--{key}: {part!r} was given a value already", "one of the two")
-        tree = node
-    tree[leaf] = value
+            raise UsageError(f"--{part} and --{key} are both given", "one of the two")
+    if isinstance(node.get(leaf), dict) and not isinstance(value, dict):
+        raise UsageError(f"--{key} and an option below it are both given", "one of the two")
+    node[leaf] = value
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,33 +84,50 @@ def recipe_names() -> list[str]:
 
 
 def read_recipe(source: str | Path) -> dict[str, Any]:
-    """The mapping of a packaged recipe or of a YAML file, with its one parent (`extends:`) laid below it."""
-    text, where = recipe_text(source)
-    recipe = parse_yaml(text, where)
-    parent = recipe.pop("extends", None)
-    if parent is None:
-        return recipe
-    if not isinstance(parent, str):
-        raise ConfigError(f"{where}: extends is {parent!r}", "the name or path of one recipe")
-    beside = Path(where).parent / parent
-    base = read_recipe(beside if beside.suffix in {".yaml", ".yml"} and beside.exists() else parent)
-    return merge(base, recipe)
+    """The mapping of a packaged recipe or of a YAML file, laid on its one parent (`extends:`).
+
+    A parent is a packaged name, or the path of a YAML file as seen from the file that names it.
+
+    Raises:
+        UsageError: No such recipe.
+        ConfigError: Not readable as a mapping, or recipes that extend each other in a circle.
+    """
+    chain: list[str] = []
+    recipe: dict[str, Any] = {}
+    parent: Any = source
+    while parent is not None:
+        text, where = recipe_text(parent)
+        identity = str(Path(where).resolve()) if _is_file_name(where) else where
+        if identity in chain:
+            raise ConfigError(f"{where} extends itself: {' > '.join([*chain, identity])}", "parents without a circle")
+        chain.append(identity)
+        values = parse_yaml(text, where)
+        parent = values.pop("extends", None)
+        if not isinstance(parent, str | None):
+            raise ConfigError(f"{where}: extends is {parent!r}", "the name or path of one recipe")
+        if parent is not None and _is_file_name(parent):
+            parent = Path(where).parent / parent
+        recipe = merge(values, recipe)
+    return recipe
+
+
+def _is_file_name(source: str | Path) -> bool:
+    return Path(source).suffix in {".yaml", ".yml"}
 
 
 def recipe_text(source: str | Path) -> tuple[str, str]:
     """The YAML text of a packaged recipe or a file, and what to call it in messages."""
     path = Path(source)
-    if path.suffix in {".yaml", ".yml"}:
+    if _is_file_name(path):
         if not path.is_file():
             raise UsageError(
                 f"no recipe file {str(path)!r}",
                 "a YAML file",
                 "`pointlift list recipes` shows the packaged ones",
             )
-        if path.stat().st_size > MAX_RECIPE_BYTES:
-            raise ConfigError(
-                f"{path} has {path.stat().st_size} bytes", f"a recipe of at most {MAX_RECIPE_BYTES} bytes"
-            )
+        size = path.stat().st_size
+        if size > MAX_RECIPE_BYTES:
+            raise ConfigError(f"{path} has {size} bytes", f"a recipe of at most {MAX_RECIPE_BYTES} bytes")
         try:
             return path.read_text(encoding="utf-8"), str(path)
         except (OSError, UnicodeDecodeError) as error:
@@ -114,13 +139,10 @@ def recipe_text(source: str | Path) -> tuple[str, str]:
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
     """The mapping in a YAML text; tags that would build objects are refused."""
-    import yaml
-
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{where} is not a YAML file: {reason}", "plain YAML (no tags)") from error
+        value = _load_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{where} is not a YAML file: {error}", "plain YAML (no tags)") from error
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -128,16 +150,37 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     return value
 
 
+def _load_yaml(text: str) -> Any:
+    """The value of a YAML text; tags that would build objects are refused.
+
+    Raises:
+        ValueError: Whatever is wrong with it. PyYAML lets more out than its own errors: a date of month 13, a number
+            of thousands of digits or a `!!bool` of nonsense raise whatever its helpers raise.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError) as error:
+        raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from error
+
+
 def build(cls: type[T], values: Mapping[str, Any], where: str = "configuration") -> T:
-    """`values` as an instance of the frozen dataclass `cls`; all mistakes in one `ConfigError`."""
+    """`values` as an instance of the frozen dataclass `cls`.
+
+    Raises:
+        ConfigError: Unknown keys (with the nearest name), missing ones and wrong values, all at once. Only a check
+            over several fields (`__post_init__`) waits until each of them is right.
+    """
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
     mistakes = _unknown_keys(cls, values, "")
-    known = _without_unknown(cls, values)
+    # A dataclass alone takes no pydantic config; inside a tuple it takes the tuple's.
+    adapter = TypeAdapter(tuple[cls], config=ConfigDict(extra="forbid", coerce_numbers_to_str=True))  # type: ignore[valid-type]
     try:
-        built = TypeAdapter(cls, config=None if dataclasses.is_dataclass(cls) else ConfigDict()).validate_python(known)
+        (built,) = adapter.validate_python((_without_unknown(cls, values),))
     except ValidationError as error:
-        mistakes += [_say(item) for item in error.errors(include_url=False)]
+        mistakes += _say(cls, error.errors(include_url=False))
     if mistakes:
         raise ConfigError(f"{where}: " + "; ".join(mistakes), fix="--print-config shows every key with its value")
     return built
@@ -161,42 +204,57 @@ def dump_yaml(values: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=110)
 
 
-def _nested(annotation: Any) -> Any:
-    """The dataclass inside `Foo` or `Foo | None`, else None."""
-    if dataclasses.is_dataclass(annotation):
-        return annotation
+def _inner(annotation: Any) -> Any:
+    """`Foo` of `Foo | None`, else the annotation itself."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        inner = [a for a in typing.get_args(annotation) if dataclasses.is_dataclass(a)]
-        return inner[0] if len(inner) == 1 else None
-    return None
+        members = [a for a in typing.get_args(annotation) if a is not types.NoneType]
+        return members[0] if len(members) == 1 else annotation
+    return annotation
+
+
+def _fields(annotation: Any) -> dict[str, Any]:
+    """Names and types of the fields of a dataclass (or None); empty for everything else."""
+    return typing.get_type_hints(inner) if dataclasses.is_dataclass(inner := _inner(annotation)) else {}
 
 
 def _unknown_keys(cls: Any, values: Mapping[str, Any], prefix: str) -> list[str]:
-    hints = typing.get_type_hints(cls)
+    known = _fields(cls)
     mistakes = []
     for key, value in values.items():
-        if key not in hints:
-            mistakes.append(f"unknown key {prefix + str(key)!r}.{did_you_mean(str(key), hints)}".rstrip("."))
-        elif (inner := _nested(hints[key])) is not None and isinstance(value, Mapping):
-            mistakes += _unknown_keys(inner, value, f"{prefix}{key}.")
+        if key not in known:
+            near = did_you_mean(prefix + str(key), [prefix + name for name in known])
+            mistakes.append(f"unknown key {prefix + str(key)!r}{'.' if near else ''}{near}")
+        elif isinstance(value, Mapping) and _fields(known[key]):
+            mistakes += _unknown_keys(known[key], value, f"{prefix}{key}.")
     return mistakes
 
 
 def _without_unknown(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls)
-    kept = {}
-    for key, value in values.items():
-        if key in hints:
-            inner = _nested(hints[key])
-            kept[key] = _without_unknown(inner, value) if inner is not None and isinstance(value, Mapping) else value
-    return kept
+    known = _fields(cls)
+    return {
+        key: _without_unknown(known[key], value) if isinstance(value, Mapping) and _fields(known[key]) else value
+        for key, value in values.items()
+        if key in known
+    }
 
 
-def _say(item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"]) or "value"
-    if item["type"] == "missing":
-        return f"missing key {where!r}"
-    message = item["msg"].removeprefix("Value error, ")
-    return (
-        f"{where}: {message} (given {item.get('input')!r})" if item["type"] != "value_error" else f"{where}: {message}"
-    )
+def _say(cls: Any, errors: Sequence[Any]) -> list[str]:
+    """pydantic's errors, one per key: the members of a union each complain on their own."""
+    said: dict[str, tuple[list[str], str]] = {}
+    for item in errors:
+        where = _dotted(cls, item["loc"][1:])
+        message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        given = "" if item["type"] in ("missing", "value_error") else f" (given {repr(item['input'])[:80]})"
+        said.setdefault(where, ([], given))[0].append("missing" if item["type"] == "missing" else message)
+    return [f"{where}: {' or '.join(messages)}{given}".removeprefix(": ") for where, (messages, given) in said.items()]
+
+
+def _dotted(annotation: Any, loc: Sequence[int | str]) -> str:
+    """`data.resample.pool`: a place in the configuration, without the union members that were tried."""
+    parts = []
+    for part in loc:
+        annotation = _inner(annotation)
+        if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+            parts.append(str(part))
+        annotation = _fields(annotation).get(str(part), Any)
+    return ".".join(parts)

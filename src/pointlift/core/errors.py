@@ -22,12 +22,8 @@ class PointLiftError(Exception):
 
     def __init__(self, given: str, expected: str = "", fix: str = "") -> None:
         self.given, self.expected, self.fix = given, expected, fix
-        parts = [given.rstrip(".") + "."]
-        if expected:
-            parts.append(f"Expected: {expected.rstrip('.')}.")
-        if fix:
-            parts.append(fix.rstrip(".") + ".")
-        super().__init__(" ".join(parts))
+        parts = [given, f"Expected: {expected}" if expected else "", fix]
+        super().__init__(" ".join(_sentence(part) for part in parts if part))
 
     def __reduce__(self):  # errors cross process borders (data-loader workers) with their three parts
         return type(self), (self.given, self.expected, self.fix)
@@ -69,6 +65,10 @@ class UnsafeCheckpointError(CheckpointError):
 
 class CheckpointMismatchError(CheckpointError):
     """A checkpoint that does not fit the model it is loaded into."""
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(("?", "!", "…")) else text.rstrip(".") + "."
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

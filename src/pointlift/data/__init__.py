@@ -24,6 +24,7 @@ _HOME = {
     "stratified_split": "dataset",
     "dataset_from_config": "loading",
     "load_dataset": "loading",
+    "load_shapes": "shapes",
     "registered": "loading",
     "AugmentConfig": "config",
     "DataConfig": "config",

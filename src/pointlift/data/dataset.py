@@ -159,7 +159,15 @@ class LabelledDataset:
         return self._hash["sha256"]
 
     def hold_out(self, fraction: float, seed: int = 0) -> tuple[CloudSplit, CloudSplit | None]:
-        """`(train, validation)`: validation held out of train by `stratified_split`; None for fraction 0."""
+        """`(train, validation)`: validation held out of train by `stratified_split`; None for fraction 0.
+
+        Raises:
+            UsageError: There is no training part, or no class with two clouds.
+        """
+        if len(self.train) == 0:
+            raise UsageError(
+                f"{self.root or self.meta.name} has no training clouds", "a training part", "Check data.root"
+            )
         if fraction == 0:
             return self.train, None
         rest, held = stratified_split(self.train.labels, fraction, seed)

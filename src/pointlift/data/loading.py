@@ -119,7 +119,7 @@ def _nothing_found(folder: Path, entries: dict[str, DatasetEntry]) -> DatasetNot
     layouts = "".join(f"\n  {n}: {e.layout}" for n, e in entries.items() if e.detect is not None)
     archives = [n for n in inside if n.lower().endswith(ARCHIVES)]
     fix = f"Unpack {archives[0]} first" if archives else "`pointlift list datasets` says how to get each"
-    return DatasetNotFoundError(f"no data set in {folder.resolve()} (it holds {there})", f"one of{layouts}\n", fix)
+    return DatasetNotFoundError(f"no data set in {folder.resolve()} (it holds {there})", f"one of{layouts}", fix)
 
 
 def _check_options(name: str, entry: DatasetEntry, given: dict[str, Any]) -> None:

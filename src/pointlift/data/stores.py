@@ -215,7 +215,7 @@ class FileStore:
         if failures:
             shown = "\n  ".join(failures[:5] + ([f"and {len(failures) - 5} more"] if len(failures) > 5 else []))
             raise FileFormatError(
-                f"{len(failures)} of {len(self.paths)} files cannot be read:\n  {shown}\n",
+                f"{len(failures)} of {len(self.paths)} files cannot be read:\n  {shown}",
                 fix="Repair or remove these files",
             )
 

@@ -246,7 +246,7 @@ class _Run:
 
     def _claim(self, resume: bool) -> Checkpoint | None:
         """Main process: lock the folder and find the checkpoint to go on from."""
-        self.out.mkdir(parents=True, exist_ok=True)
+        run_folder.make(self.out)
         self._stack.enter_context(run_folder.lock(self.out))
         if resume:
             return self.checkpoints.newest()

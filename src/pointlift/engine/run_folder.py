@@ -28,18 +28,23 @@ def claim(out: Path, *, resume: bool = False) -> Iterator[Path]:
         UsageError: It is not empty and `resume` is off, it is not a folder, or another process writes it.
         PointLiftError: It cannot be made.
     """
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file", "a folder for the run")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(out, error) from error
+    make(out)
     with lock(out):
         if not resume and any(path.name != _LOCK for path in out.iterdir()):
             raise UsageError(
                 f"{out} is not empty", "a new or empty folder", "Choose another --out, or go on with --resume"
             )
         yield out
+
+
+def make(out: Path) -> None:
+    """Make the folder `out` if it is absent; raises `UsageError` for a file, `PointLiftError` if it cannot be."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file", "a folder for the run")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(out, error) from error
 
 
 @contextmanager

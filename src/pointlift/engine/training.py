@@ -190,7 +190,7 @@ def _mark_last(items: Iterable[Any]) -> Iterator[tuple[bool, Any]]:
 
 
 def batch_size(batch: Batch) -> int:
-    """Samples in a batch: rows of `index`, else clouds of `offsets` (B+1,), else rows of the first tensor."""
+    """Samples in a batch: rows of `index`, else segments of `offsets` (B+1,), else rows of the first tensor."""
     if "index" in batch:
         return len(batch["index"])
     if "offsets" in batch:

@@ -44,6 +44,8 @@ class BlockConfig:
     def __post_init__(self) -> None:
         if self.dim % self.heads:
             raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path {self.drop_path}: expected a rate from 0 to below 1")
 
 
 def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
@@ -88,7 +90,7 @@ class Block(nn.Module):
 
         Args:
             x: Tokens (B, L, C).
-            mask: Broadcastable to (B, heads, L, L) or (B, L, L): bool with True = may attend, or additive.
+            mask: (B, L, L) or broadcastable to (B, heads, L, L): bool with True = may attend, or additive.
             branch: Sees the MLP branch after layer scale and drop path, returns what is added instead.
             tap: Called with ("attention", ...) and ("mlp", ...), the two branches before they are added.
 
@@ -119,11 +121,13 @@ class Block(nn.Module):
     def attention(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Multi-head self-attention: (B, L, C) -> (B, L, C)."""
         if self.config.attend_over == "batch":
+            if mask is not None:
+                raise ValueError("a mask says which tokens of a cloud meet; attention over the batch has no use for it")
             x = x.transpose(0, 1)
         b, length, dim = x.shape
         heads = self.config.heads
         # qkv rows are query, key, value; inside each, head-major.
-        q, k, v = self.qkv(x).view(b, length, 3, heads, dim // heads).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).reshape(b, length, 3, heads, dim // heads).permute(2, 0, 3, 1, 4)
         if self.config.bias_kv:
             k, v, mask = self._with_bias_kv(k, v, mask)
         if mask is not None and mask.ndim == 3:

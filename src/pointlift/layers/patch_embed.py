@@ -35,7 +35,7 @@ class PatchEmbed(nn.Module):
         b, g, k, channels = neighborhoods.shape
         local = F.relu(linear_norm(neighborhoods.reshape(b * g * k, channels), self.local1, self.bn1))
         local = self.local2(local)
-        pooled = local.view(b * g, k, -1).amax(1)
+        pooled = local.reshape(b * g, k, -1).amax(1)
         joint = F.relu(self._joint(local, pooled, k))
         return self.joint2(joint).view(b, g, k, -1).amax(2)
 

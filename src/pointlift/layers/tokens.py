@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from pointlift.core.errors import unknown_name
 
 Spans = tuple[tuple[str, int], ...]
 
@@ -23,7 +24,13 @@ class Taps:
         if name in self.wanted:
             self.found[name] = value
 
-    def under(self, prefix: str):
+    def all_found(self) -> dict[str, Tensor]:
+        """What was asked for, at the end of a forward pass; raises `UnknownNameError` for a name nothing came by."""
+        for name in sorted(self.wanted - self.found.keys()):
+            raise unknown_name("tap", name, self.found)
+        return self.found
+
+    def under(self, prefix: str) -> Callable[[str, Tensor], None] | None:
         """A tap that stores under `prefix.name`, or None when nothing there was asked for."""
         if not any(name.startswith(prefix + ".") for name in self.wanted):
             return None
@@ -38,7 +45,7 @@ class TokenState:
         x: Tokens (B, L, C).
         spans: Names and lengths of the rows, in order: `(("prefix", 1), ("patch", 128))`.
         pos: Positions to add, (B, L, C) or (1, L, C), or None.
-        mask: (B, L, L), (B, 1, L, L) or (1, 1, L, L): bool with True = may attend, or additive; None: all may.
+        mask: (B, L, L) or (B or 1, heads or 1, L, L): bool with True = may attend, or additive; None: all may.
         level: Which level of a hierarchy this is, from fine (0) to coarse.
         taps: Where intermediate tensors go.
     """
@@ -54,6 +61,10 @@ class TokenState:
         total = sum(n for _, n in self.spans)
         if total != self.x.shape[1]:
             raise ValueError(f"spans {self.spans} name {total} rows, the tokens have {self.x.shape[1]}")
+        if self.pos is not None and self.pos.shape[1] != total:
+            raise ValueError(f"{self.pos.shape[1]} positions for {total} tokens")
+        if self.mask is not None and self.mask.shape[-2:] != (total, total):
+            raise ValueError(f"a mask of {tuple(self.mask.shape[-2:])} for {total} tokens")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -72,12 +83,14 @@ class TokenState:
         return self.x[:, self.rows(name)]
 
     def write(self, name: str, x: Tensor) -> TokenState:
-        """The same state with the rows `name` replaced by `x` (B, n, C)."""
+        """The same state with the rows `name` replaced by `x` (B, n, C), as many as there were."""
         rows = self.rows(name)
         return replace(self, x=torch.cat([self.x[:, : rows.start], x, self.x[:, rows.stop :]], 1))
 
     def keep(self, *names: str) -> TokenState:
         """Only the rows with these names, in their present order."""
+        for name in names:
+            self.rows(name)  # a name that is not there is a mistake
         state = self
         for name in self.names:
             if name not in names:
@@ -92,10 +105,10 @@ class TokenState:
         mask: Tensor | None = None,
         before: str = "patch",
     ) -> TokenState:
-        """New rows `x` (B, n, C) in front of the rows `before`.
+        """New rows `x` (B or 1, n, C) in front of the rows `before`.
 
         Args:
-            pos: Their positions; zeros when the state has positions and none are given.
+            pos: Their positions (B or 1, n, C); zeros when the state has positions and none are given.
             mask: The whole new mask, when the caller has it ready; otherwise the new rows see all and are seen.
         """
         at = self.rows(before).start
@@ -112,6 +125,7 @@ class TokenState:
             new_pos = torch.cat([p.expand(batch, -1, -1) for p in parts], 1)
         if mask is None and self.mask is not None:
             mask = _grow(self.mask, at, x.shape[1])
+        x = x.expand(self.x.shape[0], -1, -1)
         return replace(self, x=torch.cat([self.x[:, :at], x, self.x[:, at:]], 1), spans=spans, pos=new_pos, mask=mask)
 
     def drop(self, name: str, mask: Tensor | None = None) -> TokenState:
@@ -135,10 +149,11 @@ class TokenState:
 
 def _grow(mask: Tensor, at: int, count: int) -> Tensor:
     """`mask` (..., L, L) with `count` rows and columns at `at` through which everything may attend."""
-    open_value = 1.0 if mask.dtype == torch.bool else 0.0
-    rows = torch.cat(
-        [mask[..., :at, :], F.pad(mask[..., :0, :], (0, 0, 0, count), value=open_value), mask[..., at:, :]],
-        -2,
-    )
-    gap = F.pad(rows[..., :, :0], (0, count), value=open_value)
-    return torch.cat([rows[..., :, :at], gap, rows[..., :, at:]], -1)
+    open_value = mask.dtype == torch.bool  # True may attend; additive: 0
+    for dim in (-2, -1):
+        shape = list(mask.shape)
+        shape[dim] = count
+        after = mask.shape[dim] - at
+        gap = mask.new_full(shape, open_value)
+        mask = torch.cat([mask.narrow(dim, 0, at), gap, mask.narrow(dim, at, after)], dim)
+    return mask

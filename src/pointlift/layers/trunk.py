@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,9 @@ from pointlift.ops import Grouping
 class BlockAdapter(nn.Module):
     """Four hooks around every block; these defaults change nothing.
 
-    `block-contract`: `begin` runs once per forward after all groupings and before any trunk, so that an adapter
-    of level i can use the grouping of level i + 1. Its result `ctx` is passed to the other hooks.
+    `begin` runs once per forward after all groupings and before any trunk, so that an adapter of level i can use the
+    grouping of level i + 1. Its result `ctx` is passed to the other hooks. In a hierarchy, `state.level` says which
+    trunk calls; `index` counts blocks within it.
     """
 
     def begin(self, batch: Mapping[str, Tensor], levels: Sequence[Grouping]) -> Any:
@@ -30,7 +31,10 @@ class BlockAdapter(nn.Module):
         return state
 
     def branch(self, index: int, h: Tensor, state: TokenState, ctx: Any) -> Tensor:
-        """On the MLP branch (B, L, C) of block `index`, after layer scale and drop path; returns the new branch."""
+        """On the MLP branch `h` (B, L, C) of block `index`, after layer scale and drop path; returns the new branch.
+
+        `state` is the block's input, for its spans, mask and level.
+        """
         return h
 
     def after(self, index: int, state: TokenState, ctx: Any) -> TokenState:
@@ -39,23 +43,35 @@ class BlockAdapter(nn.Module):
 
 
 class Adapters(nn.ModuleDict):
-    """Several adapters in order, acting as one. They live on the model, outside the base's state and hash."""
+    """Several adapters in order, acting as one. They live on the model, outside the base's state and hash.
+
+    Attributes:
+        disabled: Names of adapters that are passed over.
+    """
+
+    def __init__(self, modules: Mapping[str, BlockAdapter] | None = None) -> None:
+        super().__init__(modules)
+        self.disabled: set[str] = set()
+
+    def active(self) -> list[BlockAdapter]:
+        """The adapters that act, in order."""
+        return [cast(BlockAdapter, a) for name, a in self.items() if name not in self.disabled]
 
     def begin(self, batch: Mapping[str, Tensor], levels: Sequence[Grouping]) -> list[Any]:
-        return [a.begin(batch, levels) for a in self.values()]
+        return [a.begin(batch, levels) for a in self.active()]
 
     def before(self, index: int, state: TokenState, ctx: list[Any]) -> TokenState:
-        for adapter, own in zip(self.values(), ctx, strict=True):
+        for adapter, own in zip(self.active(), ctx, strict=True):
             state = adapter.before(index, state, own)
         return state
 
     def branch(self, index: int, h: Tensor, state: TokenState, ctx: list[Any]) -> Tensor:
-        for adapter, own in zip(self.values(), ctx, strict=True):
+        for adapter, own in zip(self.active(), ctx, strict=True):
             h = adapter.branch(index, h, state, own)
         return h
 
     def after(self, index: int, state: TokenState, ctx: list[Any]) -> TokenState:
-        for adapter, own in zip(self.values(), ctx, strict=True):
+        for adapter, own in zip(self.active(), ctx, strict=True):
             state = adapter.after(index, state, own)
         return state
 
@@ -87,6 +103,8 @@ class Trunk(nn.Module):
         super().__init__()
         if drop_path_rates is None:
             drop_path_rates = torch.linspace(0, config.drop_path, depth).tolist() if depth else []
+        if len(drop_path_rates) != depth:
+            raise ValueError(f"{len(drop_path_rates)} drop path rates for {depth} blocks")
         eps = config.eps if norm_eps is None else norm_eps
         self.pos = pos
         self.drop_path = tuple(drop_path_rates)

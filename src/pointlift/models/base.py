@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 from torch import Tensor, nn
 
+from pointlift.core.errors import UsageError
 from pointlift.layers.trunk import Adapters
 from pointlift.models.features import PointFeatures
 from pointlift.models.heads import HeadKind
 from pointlift.ops import Grouping
+from pointlift.weights.load import LoadReport
+
+# What decides whether one model's head fits another.
+HEAD_FIELDS = ("num_classes", "head", "head_hidden", "pooling")
 
 
 class PointModel(nn.Module, ABC):
@@ -19,17 +25,22 @@ class PointModel(nn.Module, ABC):
 
     Attributes:
         arch: The registry name it was created under.
-        config: Its frozen config dataclass; `arch` and `config` rebuild it.
+        config: Its frozen config dataclass; `arch` and `config` rebuild it. Every config has
+            `HEAD_FIELDS` and `quirks`.
+        head: From the pooled vector to logits; the identity without classes.
         layout: "dense" reads `xyz` (B, N, 3); "packed" reads `xyz` (P, 3) with `offsets`.
         adapters: What is inserted into its trunk, in order; not part of the base's state.
         held_in_eval: Prefixes of modules whose BatchNorms stay in evaluation mode during training.
         adaptation: The handle of the adaptation in force, or None.
         classes: Class names in label order, once known; travel with saved weights.
         preprocess: What a cloud must go through before the model, once known; travels with saved weights.
+        origin: Where its weights came from (a path), or None for a new model.
+        load_report: What became of every tensor when they were loaded.
     """
 
     arch: str = ""
     config: Any
+    head: nn.Module
     layout: Literal["dense", "packed"] = "dense"
 
     def __init__(self) -> None:
@@ -39,6 +50,8 @@ class PointModel(nn.Module, ABC):
         self.adaptation: Any = None
         self.classes: tuple[str, ...] | None = None
         self.preprocess: dict[str, Any] = {}
+        self.origin: str | None = None
+        self.load_report: LoadReport | None = None
 
     @property
     @abstractmethod
@@ -66,12 +79,34 @@ class PointModel(nn.Module, ABC):
         """Features of a batch of clouds."""
 
     @abstractmethod
+    def new_head(self) -> nn.Module:
+        """A fresh head as `config` says."""
+
     def reset_classifier(self, num_classes: int, *, head: HeadKind | None = None) -> None:
-        """A fresh head for `num_classes` (0: none), of another kind if `head` is given."""
+        """A fresh head for `num_classes` (0: none), of another kind if `head` is given.
+
+        Raises:
+            UsageError: The model is adapted.
+        """
+        self.check_not_adapted()
+        if num_classes != self.config.num_classes:
+            self.classes = None
+        self.config = replace(self.config, num_classes=num_classes, head=head or self.config.head)
+        like = next(self.parameters())
+        self.head = self.new_head().to(like.device, like.dtype).train(self.training)
+
+    def check_not_adapted(self) -> None:
+        """Raise `UsageError` where an adaptation is in force: the head and the base are part of it."""
+        if self.adaptation is not None:
+            raise UsageError(
+                f"{self.arch} is adapted already ({self.adaptation.config.name})",
+                "a model without an adaptation",
+                "model.adaptation.remove() takes it off",
+            )
 
     def begin_adapters(self, batch: Mapping[str, Tensor], levels: Sequence[Grouping]) -> tuple[Adapters | None, Any]:
         """The adapters with their context for this forward pass, or (None, None) when there are none."""
-        if not len(self.adapters):
+        if not self.adapters.active():
             return None, None
         return self.adapters, self.adapters.begin(batch, levels)
 

@@ -7,7 +7,7 @@ class token and the maximum over patches, classify (Point-MAE, arXiv 2203.06604,
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -61,11 +61,21 @@ class PointTransformerConfig:
     quirks: PointTransformerQuirks = field(default_factory=PointTransformerQuirks)
 
     def __post_init__(self) -> None:
-        if self.embed_dim % self.num_heads:
-            raise ValueError(f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}")
-        for name in ("num_groups", "group_size", "embed_dim", "depth", "num_heads"):
+        for name in ("num_groups", "group_size", "embed_dim", "depth", "num_heads", "pos_hidden"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, at least 1 is needed")
+                raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
+        for name in ("patch_widths", "head_hidden"):
+            if min(getattr(self, name)) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: expected widths of at least 1")
+        if self.embed_dim % self.num_heads:
+            raise ValueError(f"embed_dim {self.embed_dim}: expected a multiple of num_heads {self.num_heads}")
+        if self.mlp_ratio <= 0 or self.eps <= 0:
+            raise ValueError(f"mlp_ratio {self.mlp_ratio}, eps {self.eps}: expected numbers above 0")
+        for name in ("drop_path", "head_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: expected a rate from 0 to below 1")
+        if self.num_classes < 0:
+            raise ValueError(f"num_classes {self.num_classes}: expected 0 (no head) or more")
 
 
 class PointTransformer(PointModel):
@@ -85,7 +95,7 @@ class PointTransformer(PointModel):
             dim, config.num_heads, int(dim * config.mlp_ratio), eps=config.eps, drop_path=config.drop_path
         )
         self.trunk = Trunk(block, config.depth, pos=config.pos)
-        self.head = self._new_head()
+        self.head = self.new_head()
         init_tokens_(self.cls_token, self.cls_pos)
 
     @property
@@ -117,15 +127,10 @@ class PointTransformer(PointModel):
         """Learned tokens and positions are embeddings; decaying them pulls the sequence's frame to zero."""
         return {"cls_token", "cls_pos"}
 
-    def _new_head(self) -> nn.Module:
+    def new_head(self) -> nn.Module:
+        """A fresh head as `config` says."""
         c = self.config
         return build_head(c.head, self.num_features, c.num_classes, hidden=c.head_hidden, dropout=c.head_dropout)
-
-    def reset_classifier(self, num_classes: int, *, head: HeadKind | None = None) -> None:
-        """A fresh head for `num_classes` (0: none), of another kind if `head` is given."""
-        self.config = replace(self.config, num_classes=num_classes, head=head or self.config.head)
-        like = next(self.parameters())
-        self.head = self._new_head().to(like.device, like.dtype)
 
     def group(self, xyz: Tensor) -> Grouping:
         """Patches of clouds (B, N, 3)."""
@@ -157,27 +162,41 @@ class PointTransformer(PointModel):
 
         Returns:
             One level of patch tokens after the final norm, the class token, and the taps.
+
+        Raises:
+            UsageError: Too few points, or a mask that does not hide the same number of patches in every cloud.
+            UnknownNameError: A tap that does not exist.
         """
-        taps = Taps(taps)
+        tap = Taps(taps)
         grouping = self.group(batch["xyz"])
         tokens, centers = self.patch_embed(grouping.neighborhoods), grouping.centers
-        taps("centers", centers)
-        taps("patch_tokens", tokens)
+        tap("centers", centers)
+        tap("patch_tokens", tokens)
         if mask is not None:
-            tokens, centers = (t[~mask].view(t.shape[0], -1, t.shape[2]) for t in (tokens, centers))
+            tokens, centers = _visible(tokens, mask), _visible(centers, mask)
         b = tokens.shape[0]
         state = TokenState(
-            x=torch.cat([self.cls_token.to(tokens.dtype).expand(b, -1, -1), tokens], 1),
+            x=torch.cat([self.cls_token.expand(b, -1, -1), tokens], 1),
             pos=torch.cat([self.cls_pos.expand(b, -1, -1), self.pos_embed(centers)], 1),
             spans=(("prefix", 1), ("patch", tokens.shape[1])),
-            taps=taps,
+            taps=tap,
         )
         adapter, ctx = self.begin_adapters(batch, [grouping])
         state = self.trunk(state, adapter, ctx)
-        taps("tokens", state.x)
+        tap("tokens", state.x)
         level = Level(xyz=centers, feats=state["patch"])
-        return PointFeatures((level,), cls=state["prefix"][:, 0], taps=taps.found)
+        return PointFeatures((level,), cls=state["prefix"][:, 0], taps=tap.all_found())
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Logits (B, num_classes), or pooled features (B, num_features) without a head."""
         return self.head(self.forward_features(batch).pool(self.config.pooling))
+
+
+def _visible(rows: Tensor, mask: Tensor) -> Tensor:
+    """Rows (B, G, C) that `mask` (B, G) does not hide, in their order: (B, G_visible, C)."""
+    if mask.dtype != torch.bool or mask.shape != rows.shape[:2]:
+        raise UsageError(f"a {mask.dtype} mask {tuple(mask.shape)}", f"bool {tuple(rows.shape[:2])}, True = hidden")
+    hidden = mask.sum(1)
+    if (hidden != hidden[0]).any() or hidden[0] == mask.shape[1]:
+        raise UsageError(f"a mask that hides {hidden.tolist()} patches", "the same number in every cloud, not all")
+    return rows[~mask].view(rows.shape[0], -1, rows.shape[2])

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pointlift.core.config import build
-from pointlift.core.errors import CheckpointError, CheckpointMismatchError, UsageError
+from pointlift.core.errors import CheckpointError, CheckpointMismatchError, UsageError, unknown_name
 from pointlift.core.registry import Registry
-from pointlift.models.base import PointModel
+from pointlift.models.base import HEAD_FIELDS, PointModel
 from pointlift.models.point_transformer import PointTransformer, PointTransformerConfig
 from pointlift.weights.entries import WEIGHTS, weights_for
 from pointlift.weights.load import LoadReport, load_state
@@ -19,10 +19,10 @@ from pointlift.weights.modelfile import ModelFile, read_model_file
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One architecture: a network class, its config class, and the sizes that make this name."""
+    """One architecture: a network, its config class, and the sizes that make this name."""
 
-    network: type[PointModel]
-    config: type
+    network: Callable[[Any], PointModel]
+    config: type[Any]
     sizes: Mapping[str, Any] = field(default_factory=dict)
     about: str = ""
     paper: str = ""
@@ -52,7 +52,7 @@ MODELS.register(
         PointTransformer,
         PointTransformerConfig,
         {"embed_dim": 256, "depth": 8, "num_heads": 4, "patch_widths": (64, 128, 256)},
-        "Between tiny and base (7 M)",
+        "Between tiny and base (6.7 M)",
         _POINT_MAE,
     ),
 )
@@ -66,10 +66,11 @@ MODELS.register(
             "depth": 4,
             "num_heads": 3,
             "patch_widths": (32, 64, 128),
+            "group_size": 16,
             "pos_hidden": 64,
             "head_hidden": (128, 128),
         },
-        "For two CPU cores: narrow tokenizer, four blocks (2 M)",
+        "For two CPU cores: 64 patches of 16 points, narrow tokenizer, four blocks (2 M)",
         _POINT_MAE,
     ),
 )
@@ -92,7 +93,8 @@ def create_model(
     """A model by registry name.
 
     Args:
-        name: An architecture ("point_mae_base") or an architecture with a weights tag ("point_mae_base.modelnet_1k").
+        name: An architecture ("point_mae_base"), or one with a weights tag ("point_mae_base.modelnet_1k"), which
+            loads these weights.
         pretrained: True for the default weights, a tag, or the path of a checkpoint (ours or released).
         num_classes: Classes of the head; 0 gives features; None keeps what the weights or the default say.
         quirks: "paper" or "upstream"; default: what the weights were trained with, "paper" without weights.
@@ -106,8 +108,8 @@ def create_model(
     entry = MODELS.get(arch)
     if tag and pretrained in (False, True):
         pretrained = tag
-    if pretrained is False:
-        return _new(arch, {**entry.sizes, **options, **_given(num_classes)}, quirks)
+    if not pretrained:
+        return new_model(arch, {**entry.sizes, **options, **_given(num_classes)}, quirks)
     return from_file(_weights_file(arch, pretrained), arch, num_classes=num_classes, quirks=quirks, **options)
 
 
@@ -129,12 +131,13 @@ def from_file(
     # Sizes that another name fixes win, so that a file of other sizes is refused instead of renamed.
     fixed = {} if arch == file.arch else MODELS.get(arch).sizes
     stored = {**file.config, **fixed}
-    wanted = {**stored, **options, **_given(num_classes)}
-    model = _new(arch, wanted, quirks or file.quirks)
-    same_head = all(wanted.get(key) == stored.get(key) for key in ("num_classes", "head", "head_hidden", "pooling"))
-    load_into(model, file, with_head=same_head)
+    model = new_model(arch, {**stored, **options, **_given(num_classes)}, quirks or file.quirks)
+    in_file = build(type(model.config), stored, where=str(file.path))
+    same_head = all(getattr(model.config, name) == getattr(in_file, name) for name in HEAD_FIELDS)
+    model.load_report = load_into(model, file, with_head=same_head)
     model.classes = file.classes if same_head else None
     model.preprocess = dict(file.preprocess)
+    model.origin = str(file.path)
     return model
 
 
@@ -142,7 +145,8 @@ def _given(num_classes: int | None) -> dict[str, int]:
     return {} if num_classes is None else {"num_classes": num_classes}
 
 
-def _new(arch: str, values: Mapping[str, Any], quirks: str | None) -> PointModel:
+def new_model(arch: str, values: Mapping[str, Any], quirks: str | None = None) -> PointModel:
+    """A model with fresh weights from a whole config, as `values` (those of its `config`, or of a file)."""
     entry = MODELS.get(arch)
     config = build(entry.config, values, where=f"options of {arch}")
     if quirks is not None:
@@ -155,9 +159,7 @@ def _new(arch: str, values: Mapping[str, Any], quirks: str | None) -> PointModel
     return model
 
 
-def _weights_file(arch: str, pretrained: bool | str | Path) -> ModelFile:
-    if isinstance(pretrained, Path) or (isinstance(pretrained, str) and Path(pretrained).exists()):
-        return read_model_file(Path(pretrained))
+def _weights_file(arch: str, pretrained: str | Path | Literal[True]) -> ModelFile:
     known = weights_for(arch)
     if pretrained is True:
         packaged = [w for w in known if WEIGHTS.get(w).default]
@@ -167,12 +169,22 @@ def _weights_file(arch: str, pretrained: bool | str | Path) -> ModelFile:
                 "pretrained=PATH of a checkpoint, or pretrained=False for a new model",
                 f"released weights known for it: {', '.join(known) or 'none'}",
             )
-        pretrained = packaged[0].partition(".")[2]
-    return read_model_file(WEIGHTS.get(f"{arch}.{pretrained}").local_file())
+        return read_model_file(WEIGHTS.get(packaged[0]).local_file())
+    if f"{arch}.{pretrained}" in WEIGHTS:
+        return read_model_file(WEIGHTS.get(f"{arch}.{pretrained}").local_file())
+    path = Path(pretrained)
+    if path.exists() or path.suffix or len(path.parts) > 1 or isinstance(pretrained, Path):
+        return read_model_file(path)
+    tags = [name.partition(".")[2] for name in known]
+    raise unknown_name(f"weights of {arch}", str(pretrained), tags, "`pointlift list weights`")
 
 
 def load_into(model: PointModel, file: ModelFile, *, with_head: bool = True) -> LoadReport:
-    """Load a file's tensors into `model`, strictly, and say what happened to each."""
+    """Load a file's tensors into `model`, strictly, and say what happened to each.
+
+    Raises:
+        CheckpointMismatchError: A tensor without a place, a place without a tensor, or another shape.
+    """
     heads = () if with_head else tuple(k for k in file.state if k.startswith("head."))
     new = ("adapters.", *file.new, *(() if with_head else ("head.",)))
     try:

@@ -4,12 +4,16 @@ Each operator makes its inputs what kernels expect (contiguous; coordinates are 
 active back end. Fake kernels give shapes; gradients are registered where an operation has them.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pointlift.ops.dispatch import kernel
+
+_LIBRARY = torch.library.Library("pointlift", "DEF")
 
 
 def _run(operation: str, *arguments: Any) -> Any:
@@ -19,10 +23,18 @@ def _run(operation: str, *arguments: Any) -> Any:
 
 
 def _operator(name: str, schema: str) -> Any:
-    """Define `pointlift::<name>`, which runs the active back end of that operation."""
-    return torch.library.custom_op(
-        f"pointlift::{name}", lambda *arguments: _run(name, *arguments), mutates_args=(), schema=schema
-    )
+    """Define `pointlift::<name>`, which runs the active back end of that operation.
+
+    Not by `torch.library.custom_op`: its first call imports the compiler, two seconds in every process.
+    """
+    _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
+    _LIBRARY.impl(name, partial(_run, name), "CompositeExplicitAutograd")
+    return getattr(torch.ops.pointlift, name).default
+
+
+def _fake(operator: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function as the shape rule of an operator."""
+    return torch.library.register_fake(operator, lib=_LIBRARY)
 
 
 farthest_point_sample = _operator(
@@ -47,50 +59,50 @@ def _index(like: Tensor, *shape: int) -> Tensor:
     return like.new_empty(shape, dtype=torch.int64)
 
 
-@farthest_point_sample.register_fake
+@_fake(farthest_point_sample)
 def _(xyz, num, start, skip_near_origin):
     return _index(xyz, xyz.shape[0], num)
 
 
-@knn.register_fake
+@_fake(knn)
 def _(query, points, k):
     b, m, _ = query.shape
     return query.new_empty((b, m, k)), _index(query, b, m, k)
 
 
-@ball_query.register_fake
+@_fake(ball_query)
 def _(query, points, radius, k):
     return _index(query, query.shape[0], query.shape[1], k)
 
 
-@three_nn.register_fake
+@_fake(three_nn)
 def _(query, points):
     b, m, _ = query.shape
     return query.new_empty((b, m, 3)), _index(query, b, m, 3)
 
 
-@three_interpolate.register_fake
+@_fake(three_interpolate)
 def _(feats, idx, weight):
     return feats.new_empty((idx.shape[0], idx.shape[1], feats.shape[2]))
 
 
-@three_interpolate_backward.register_fake
+@_fake(three_interpolate_backward)
 def _(grad, feats, idx, weight):
     return feats.new_empty(feats.shape), weight.new_empty(weight.shape)
 
 
-@chamfer.register_fake
+@_fake(chamfer)
 def _(a, b):
     (batch, n, _), m = a.shape, b.shape[1]
     return a.new_empty((batch, n)), b.new_empty((batch, m)), _index(a, batch, n), _index(b, batch, m)
 
 
-@chamfer_backward.register_fake
+@_fake(chamfer_backward)
 def _(grad_dist_a, grad_dist_b, a, b, idx_a, idx_b):
     return a.new_empty(a.shape), b.new_empty(b.shape)
 
 
-@emd_match.register_fake
+@_fake(emd_match)
 def _(a, b):
     return a.new_empty((a.shape[0], b.shape[1], a.shape[1]))
 
@@ -114,5 +126,7 @@ def _chamfer_gradient(ctx, grad_dist_a, grad_dist_b, _idx_a, _idx_b):
     return chamfer_backward(grad_dist_a, grad_dist_b, *ctx.saved_tensors)
 
 
-three_interpolate.register_autograd(_interpolation_gradient, setup_context=_save_interpolation)
-chamfer.register_autograd(_chamfer_gradient, setup_context=_save_chamfer)
+torch.library.register_autograd(
+    three_interpolate, _interpolation_gradient, setup_context=_save_interpolation, lib=_LIBRARY
+)
+torch.library.register_autograd(chamfer, _chamfer_gradient, setup_context=_save_chamfer, lib=_LIBRARY)

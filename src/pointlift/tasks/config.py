@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pointlift.core.config import build, merge, read_recipe
+from pointlift.core.config import build, merge, read_recipe, to_dict
 from pointlift.data.config import DataConfig
 from pointlift.engine.config import FitConfig, OptimConfig, ScheduleConfig
 
@@ -23,6 +23,11 @@ class ModelChoice:
     """None: what the weights were trained with."""
     options: dict[str, Any] = field(default_factory=dict)
     """Fields of the network's config: `--model.options.depth 6`."""
+
+    @property
+    def weights(self) -> str | bool | None:
+        """What the network starts from, for the record: a tag, a path, True (the default weights), or None."""
+        return self.pretrained or self.name.partition(".")[2] or None
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class FinetuneConfig:
     seed: int = 0
     """All randomness of training is derived from it (`data.split_seed` decides what is held out)."""
     device: str = "auto"
-    """`auto`: the first GPU if there is one."""
+    """`auto` (the first GPU if there is one), `cpu`, `cuda`, `cuda:1`, …"""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """`auto`: bf16 where the device computes it natively, else fp32."""
     select: Literal["validation", "last", "test"] = "validation"
@@ -109,18 +114,35 @@ class FinetuneConfig:
         )
 
 
-def finetune_config(recipe: str | None = None, overrides: Mapping[str, Any] | None = None) -> FinetuneConfig:
+def finetune_config(
+    recipe: str | None = None, overrides: Mapping[str, Any] | None = None, *, base: FinetuneConfig | None = None
+) -> FinetuneConfig:
     """A recipe (packaged name or YAML path) with overrides laid on it, checked.
 
     `model`, `adaptation` and `data` may be given as a plain name or folder: `--model point_mae_small`,
     `--data my_clouds`.
 
+    Args:
+        base: A configuration to lay the overrides on instead of a recipe: that of a run to resume.
+
     Raises:
         ConfigError: Every unknown key and wrong value at once.
     """
-    values = _expanded(read_recipe(recipe) if recipe else {})
+    values = to_dict(base) if base is not None else _expanded(read_recipe(recipe) if recipe else {})
     values = merge(values, _expanded(overrides or {}))
     return build(FinetuneConfig, values, where=f"recipe {recipe}" if recipe else "configuration")
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """`a.b was 1 and is 2` for every key of two configurations (as plain values) that is not the same."""
+    found = []
+    for key in [*before, *(k for k in now if k not in before)]:
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key} was {old} and is {new}")
+    return found
 
 
 def _expanded(values: Mapping[str, Any]) -> dict[str, Any]:

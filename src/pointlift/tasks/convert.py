@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pointlift.core.config import to_dict
+from pointlift.core.config import merge, to_dict
 from pointlift.core.errors import UsageError
 from pointlift.models.registry import from_file, load_into
+from pointlift.tasks.predict import data_config_of
 from pointlift.weights.load import LoadReport
 from pointlift.weights.modelfile import describe, read_model_file, write_model_file
 
@@ -27,12 +28,19 @@ class Conversion:
     report: LoadReport
 
 
-def convert_checkpoint(source: str | Path, target: str | Path, options: Mapping[str, Any] | None = None) -> Conversion:
+def convert_checkpoint(
+    source: str | Path,
+    target: str | Path,
+    options: Mapping[str, Any] | None = None,
+    *,
+    preprocess: Mapping[str, Any] | None = None,
+) -> Conversion:
     """Write a released (or our own) checkpoint as one `.safetensors` file that `pl.load` reads.
 
     Args:
         options: Fields of the architecture's config that the tensors do not tell (`num_groups`, `group_size`,
             `num_heads`), where they differ from the released ones.
+        preprocess: The same for what a cloud goes through first: `points`, `normalize`, `resample`.
 
     Raises:
         UsageError: A target that is not `.safetensors` or exists already, or an adapter as source.
@@ -48,16 +56,16 @@ def convert_checkpoint(source: str | Path, target: str | Path, options: Mapping[
         raise UsageError(f"{source} is an adapter", "a whole model or a released checkpoint")
     model = from_file(file, **(options or {}))
     report = load_into(model, file)
+    model.preprocess = merge(file.preprocess, preprocess or {})
+    data_config_of(model)  # refuses what is not a configuration
     state = model.base_state()
     description = describe(
         model.arch,
         to_dict(model.config),
         state,
         classes=file.classes,
-        preprocess=file.preprocess,
+        preprocess=model.preprocess,
         source={"system": file.source, "holds": file.holds},
     )
     write_model_file(target, state, description)
-    return Conversion(
-        file.path, target, file.holds, file.source, model.arch, to_dict(model.config), report
-    )
+    return Conversion(file.path, target, file.holds, file.source, model.arch, to_dict(model.config), report)

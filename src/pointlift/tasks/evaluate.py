@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from pointlift.core.config import to_dict
 from pointlift.core.errors import DataError, UsageError
 from pointlift.core.seeds import derive
 from pointlift.data.config import DataConfig
@@ -18,17 +19,19 @@ from pointlift.data.dataset import CloudSplit, DatasetMeta, LabelledDataset
 from pointlift.data.loader import Loader, make_loader
 from pointlift.data.loading import dataset_from_config
 from pointlift.data.pipeline import build_transform
+from pointlift.data.resample import Stage
 from pointlift.engine import distributed
-from pointlift.engine.precision import resolve_precision
+from pointlift.engine.precision import Precision, resolve_precision
 from pointlift.models.base import PointModel
 from pointlift.tasks.classification import Scores, score
 from pointlift.tasks.config import VoteConfig
 from pointlift.tasks.predict import data_config_of
-from pointlift.tasks.record import SCHEMA, Record, describe_dataset, describe_device, versions
-from pointlift.weights.hashing import state_hash
+from pointlift.tasks.record import SCHEMA, Record, describe_dataset, describe_device, describe_model, versions
+from pointlift.tasks.resolve import resolve_device
 
 Protocol = Literal["plain", "vote"]
 SplitName = Literal["test", "val", "train"]
+DEFAULT_ROUNDS = 10  # of voting, when it is asked for without a number
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Evaluation:
 
     @property
     def metrics(self) -> dict[str, float]:
+        """Scores as fractions."""
         return self.record.metrics
 
 
@@ -53,9 +57,10 @@ def evaluate(
     data: Mapping[str, Any] | None = None,
     vote: VoteConfig | None = None,
     seed: int = 0,
-    device: str = "cpu",
+    device: str = "auto",
     precision: str = "auto",
     command: str | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Score a classifier on one split of a data set.
 
@@ -67,33 +72,36 @@ def evaluate(
         data: Overrides of the data configuration that came with the model (`root`, `points`, ...).
         vote: Rounds and votes for "vote".
         seed: Seeds voting.
+        device: "auto", "cpu", "cuda", ...
+        command: The command line, for the record.
+        training: How the weights came about (`training_of_run`), for the record: whoever reads the score must see
+            whether the epoch was chosen on these very clouds.
 
     Raises:
-        UsageError: A model without head, a split that is not there.
-        DataError: The data set's classes are not the model's.
+        UsageError: A model without head, a split that is not there, an unknown protocol.
+        DataError: The data set's classes are not the model's, or a cloud is too small for it.
     """
-    if model.config.num_classes == 0:
-        raise UsageError(
-            f"{model.arch} has no classifier head, so protocol {protocol!r} cannot score it",
-            "a fine-tuned model",
-            "fine-tune it first; protocol svm is the one for headless models",
-        )
+    _check_call(model, protocol, split)
     config = data_config_of(model, data)
-    if dataset is None:
-        dataset = dataset_from_config(config)
-    clouds = _with_model_classes(_split(dataset, split, config), dataset.meta, model)
-    meta = dataset.meta
-    begun, started = time.perf_counter(), datetime.now(UTC)
-    target = distributed.check_device(device)
-    model.to(target).eval()
-    if protocol == "plain":
-        scores = plain_scores(model, clouds, config, meta, device=target, precision=precision)
-        metrics, voting = scores.metrics(), {"rounds": 0, "pool": "none"}
-    else:
-        vote = vote if vote is not None and vote.rounds else VoteConfig(rounds=10)
-        scores, metrics = vote_scores(model, clouds, config, meta, vote, seed=seed, device=target, precision=precision)
-        voting = {"rounds": vote.rounds, "votes": vote.votes, "pool": f"mean of {vote.rounds}"}
-    transform = build_transform(config, meta, "test" if protocol == "plain" else "vote")
+    with distributed.process_group(resolve_device(device)) as target:
+        if dataset is None:
+            dataset = dataset_from_config(config)
+        meta = dataset.meta
+        clouds = with_model_classes(_split(dataset, split, config), meta, model)
+        check_sizes(clouds, model)
+        begun, started = time.perf_counter(), datetime.now(UTC)
+        number_format = resolve_precision(precision, target)
+        model.to(target)
+        if protocol == "plain":
+            loader = evaluation_loader(clouds, config, meta)
+            scores = plain_scores(model, loader, number_format)
+            metrics, voting = scores.metrics(), describe_voting(None)
+        else:
+            vote = vote if vote is not None and vote.rounds else VoteConfig(rounds=DEFAULT_ROUNDS)
+            loader = evaluation_loader(clouds, config, meta, stage="vote", seed=seed)
+            scores, metrics = vote_scores(model, loader, vote, number_format)
+            voting = describe_voting(vote)
+        seconds = time.perf_counter() - begun
     record = Record(
         {
             "schema": SCHEMA,
@@ -104,44 +112,32 @@ def evaluate(
             "split": split,
             "metrics": metrics,
             "points": config.points,
-            "augmentation": transform.describe(),
+            "augmentation": loader.transform.describe(),
             "seed": seed,
             "voting": voting,
             "model": describe_model(model),
-            "quirks": _plain(model.config.quirks),
+            "training": None if training is None else dict(training),
+            "quirks": to_dict(model.config.quirks),
             "versions": versions(),
-            "device": describe_device(target, resolve_precision(precision, target).name),
+            "device": describe_device(target, number_format.name),
             "time": {
                 "started": started.isoformat(timespec="seconds"),
-                "evaluate_seconds": round(time.perf_counter() - begun, 3),
+                "evaluate_seconds": round(seconds, 3),
             },
         }
     )
     return Evaluation(record, scores, tuple(clouds.names[i] for i in scores.index))
 
 
-def plain_scores(
-    model: PointModel,
-    split: CloudSplit,
-    config: DataConfig,
-    meta: DatasetMeta,
-    *,
-    device: torch.device,
-    precision: str = "auto",
-) -> Scores:
-    """Logits of one deterministic pass."""
-    loader = evaluation_loader(split, config, meta)
-    with torch.no_grad(), resolve_precision(precision, device).autocast():
-        return score(model, loader)
-
-
-def evaluation_loader(split: CloudSplit, config: DataConfig, meta: DatasetMeta) -> Loader:
-    """Every cloud once, in stored order, shared between processes."""
+def evaluation_loader(
+    split: CloudSplit, config: DataConfig, meta: DatasetMeta, *, stage: Stage = "test", seed: int = 0
+) -> Loader:
+    """Every cloud once, in stored order, shared between processes; `seed` matters for "vote" only."""
     return make_loader(
         split,
-        build_transform(config, meta, "test"),
-        batch_size=2 * config.batch_size,
-        seed=0,
+        build_transform(config, meta, stage),
+        batch_size=2 * config.batch_size,  # without gradients there is room for more
+        seed=derive(seed, stage),
         shuffle=False,
         workers=config.workers,
         rank=distributed.rank(),
@@ -149,41 +145,29 @@ def evaluation_loader(split: CloudSplit, config: DataConfig, meta: DatasetMeta) 
     )
 
 
+def plain_scores(model: PointModel, loader: Loader, precision: Precision) -> Scores:
+    """Logits of one deterministic pass over a "test" loader; leaves the model in evaluation mode."""
+    model.eval()
+    with torch.no_grad(), precision.autocast():
+        return score(model, loader)
+
+
 def vote_scores(
-    model: PointModel,
-    split: CloudSplit,
-    config: DataConfig,
-    meta: DatasetMeta,
-    vote: VoteConfig,
-    *,
-    seed: int,
-    device: torch.device,
-    precision: str = "auto",
+    model: PointModel, loader: Loader, vote: VoteConfig, precision: Precision
 ) -> tuple[Scores, dict[str, float]]:
-    """`vote.rounds` rounds of `vote.votes` averaged logits (card data-protocols, section 12).
+    """`vote.rounds` rounds of `vote.votes` averaged logits over a "vote" loader (card data-protocols, section 12).
 
     Returns:
         The last round's averaged logits, and metrics: mean, max and standard deviation over rounds.
     """
-    loader = make_loader(
-        split,
-        build_transform(config, meta, "vote"),
-        batch_size=2 * config.batch_size,
-        seed=derive(seed, "vote"),
-        shuffle=False,
-        workers=config.workers,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
-    )
     rounds = []
-    with torch.no_grad(), resolve_precision(precision, device).autocast():
-        for r in range(vote.rounds):
-            passes = []
-            for v in range(vote.votes):
-                loader.set_epoch(r * vote.votes + v)
-                passes.append(score(model, loader))
-            mean = np.mean([p.logits for p in passes], axis=0, dtype=np.float64).astype(np.float32)
-            rounds.append(replace(passes[0], logits=mean))
+    for r in range(vote.rounds):
+        passes = []
+        for v in range(vote.votes):
+            loader.set_epoch(r * vote.votes + v)
+            passes.append(plain_scores(model, loader, precision))
+        mean = np.stack([p.logits for p in passes]).mean(axis=0, dtype=np.float64).astype(np.float32)
+        rounds.append(replace(passes[0], logits=mean))
     found = [r.metrics() for r in rounds]
     metrics = {name: float(np.mean([m[name] for m in found])) for name in found[0]}
     accuracies = [m["overall_accuracy"] for m in found]
@@ -192,51 +176,27 @@ def vote_scores(
     return rounds[-1], metrics
 
 
-def describe_model(model: PointModel) -> dict[str, Any]:
-    """The `model` part of a record."""
-    parameters = dict(model.named_parameters())
-    learned = {n: p.numel() for n, p in parameters.items() if p.requires_grad}
-    handle = model.adaptation
-    return {
-        "arch": model.arch,
-        "config": _plain(model.config),
-        "adaptation": None if handle is None else handle.config.name,
-        "parameters": sum(p.numel() for p in parameters.values()),
-        "trainable": sum(learned.values()),
-        "trainable_without_head": sum(n for name, n in learned.items() if not name.startswith("head.")),
-        "hash": state_hash(model.state_dict()),
-    }
+def describe_voting(vote: VoteConfig | None) -> dict[str, Any]:
+    """The `voting` part of a record; None is no voting."""
+    if vote is None or vote.rounds == 0:
+        return {"rounds": 0, "votes": 0, "pool": "none"}
+    return {"rounds": vote.rounds, "votes": vote.votes, "pool": f"mean of {vote.rounds}"}
 
 
-def _plain(config: Any) -> dict[str, Any]:
-    from pointlift.core.config import to_dict
+def with_model_classes(split: CloudSplit, meta: DatasetMeta, model: PointModel) -> CloudSplit:
+    """The split with its labels numbered as the model's classes.
 
-    return to_dict(config)
-
-
-def _split(dataset: LabelledDataset, name: SplitName, config: DataConfig) -> CloudSplit:
-    if name == "test":
-        if dataset.test is None:
-            raise UsageError(
-                f"{dataset.meta.name} has no test part",
-                "--split train or val",
-                "or hold one out: --data.test_fraction",
-            )
-        return dataset.test
-    train, held = dataset.hold_out(config.val_fraction, config.split_seed)
-    if name == "val" and held is None:
-        raise UsageError("data.val_fraction is 0: there is no validation part", "--split test or train")
-    return held if name == "val" and held is not None else train
-
-
-def _with_model_classes(split: CloudSplit, meta: DatasetMeta, model: PointModel) -> CloudSplit:
-    """The split with its labels numbered as the model's classes."""
+    Raises:
+        DataError: Classes that the model does not know; for a model without class names, another number of them.
+    """
     wanted = model.classes
-    if wanted is None or wanted == meta.classes:
-        if len(meta.classes) > model.config.num_classes:
+    if wanted == meta.classes:
+        return split
+    if wanted is None:
+        if len(meta.classes) != model.config.num_classes:
             raise DataError(
-                f"{meta.name} has {len(meta.classes)} classes, the model {model.config.num_classes}",
-                "the same classes",
+                f"{meta.name} has {len(meta.classes)} classes, the model {model.config.num_classes} without names",
+                "the data set that it was trained on",
             )
         return split
     unknown = [c for c in meta.classes if c not in wanted]
@@ -244,7 +204,53 @@ def _with_model_classes(split: CloudSplit, meta: DatasetMeta, model: PointModel)
         raise DataError(
             f"{meta.name} has classes that the model does not know: {', '.join(unknown[:5])}",
             f"classes among {', '.join(wanted[:8])}{', …' if len(wanted) > 8 else ''}",
-            "fine-tune the model on this data set first",
+            "Fine-tune the model on this data set first",
         )
     renumber = np.array([wanted.index(c) for c in meta.classes])
     return CloudSplit(split.store, renumber[split.labels], split.names, rows=split.rows, fields=split.fields)
+
+
+def check_sizes(split: CloudSplit, model: PointModel) -> None:
+    """Refuse clouds that have fewer points than the model makes groups of.
+
+    Sets whose files are read one by one (too large for memory) are not looked through.
+
+    Raises:
+        DataError: Naming the first such cloud.
+    """
+    counts = split.counts()
+    if counts is None or counts.size == 0 or counts.min() >= model.min_points:
+        return
+    small = np.flatnonzero(counts < model.min_points)
+    more = f" ({len(small)} such clouds in all)" if len(small) > 1 else ""
+    raise DataError(
+        f"{split.names[small[0]]} has {counts[small[0]]} points{more}",
+        f"at least {model.min_points}, as many as {model.arch} makes groups of",
+        "Leave such clouds out, or use a model with fewer groups (--model.options.num_groups)",
+    )
+
+
+def _check_call(model: PointModel, protocol: str, split: str) -> None:
+    if protocol not in ("plain", "vote"):
+        raise UsageError(f"protocol {protocol!r}", "plain or vote")
+    if split not in ("test", "val", "train"):
+        raise UsageError(f"split {split!r}", "test, val or train")
+    if model.config.num_classes == 0:
+        raise UsageError(
+            f"{model.arch} has no classifier head, so protocol {protocol} cannot score it",
+            "a fine-tuned model",
+            "Fine-tune it first; scoring its features with protocol svm is not there yet",
+        )
+
+
+def _split(dataset: LabelledDataset, name: str, config: DataConfig) -> CloudSplit:
+    if name == "test":
+        if dataset.test is None:
+            raise UsageError(f"{dataset.meta.name} has no test part", "another data set, or --split val or train")
+        return dataset.test
+    train, held = dataset.hold_out(config.val_fraction, config.split_seed)
+    if name == "train":
+        return train
+    if held is None:
+        raise UsageError("data.val_fraction is 0, so there is no validation part", "--split test or train")
+    return held

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import nn
 
 from pointlift.adapt import adapt_model
-from pointlift.core.config import dump_yaml, to_dict
-from pointlift.core.errors import UsageError
+from pointlift.core.config import to_dict
+from pointlift.core.errors import DataError, UsageError
 from pointlift.core.seeds import derive, seed_everything
 from pointlift.data.dataset import CloudSplit, LabelledDataset
 from pointlift.data.loader import Loader, make_loader
@@ -24,18 +23,44 @@ from pointlift.data.loading import dataset_from_config
 from pointlift.data.pipeline import build_transform
 from pointlift.engine import distributed, run_folder
 from pointlift.engine.loop import FitResult, Loaders, fit
+from pointlift.engine.precision import resolve_precision
 from pointlift.models.base import PointModel
 from pointlift.models.registry import create_model
 from pointlift.tasks.classification import Scores, classification_losses, evaluate_classification
-from pointlift.tasks.config import AdaptationChoice, FinetuneConfig, ModelChoice
-from pointlift.tasks.evaluate import describe_model, evaluation_loader, plain_scores, vote_scores
+from pointlift.tasks.config import AdaptationChoice, FinetuneConfig, ModelChoice, differences
+from pointlift.tasks.evaluate import check_sizes, describe_voting, evaluation_loader, plain_scores, vote_scores
 from pointlift.tasks.predict import preprocess_of
-from pointlift.tasks.record import SCHEMA, Record, describe_dataset, describe_device, versions
-from pointlift.tasks.run import CONFIG, Run, read_run_config
-from pointlift.weights.hashing import file_sha256
+from pointlift.tasks.predictions import write_predictions
+from pointlift.tasks.record import SCHEMA, Record, describe_dataset, describe_device, describe_model, versions
+from pointlift.tasks.resolve import resolve_device
+from pointlift.tasks.run import Origin, Run, has_run, read_origin, read_run_config, tidy, write_start
+from pointlift.weights.hashing import file_sha256, state_hash
 from pointlift.weights.modelfile import TENSORS, describe, write_model_folder
 
-GALLERY_POINTS = 1024
+Splits = dict[str, CloudSplit]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything that one run is made of, once it is known to fit together."""
+
+    out: Path
+    config: FinetuneConfig
+    dataset: LabelledDataset
+    parts: Splits
+    model: PointModel
+    loaders: dict[str, Loader]
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What the selected weights score: on every evaluated split, and under voting on the record's split."""
+
+    split: str
+    plain: dict[str, Scores]
+    vote: dict[str, float] | None
+    seconds: float
 
 
 def finetune(
@@ -52,68 +77,103 @@ def finetune(
     """Train, choose an epoch, score it, and write the run folder.
 
     Args:
-        config: The whole configuration; with `resume`, the one in the run folder counts where there is one.
+        config: The whole configuration; with `resume`, that of the run (`finetune_config(base=…)`).
         out: The run folder; new or empty, unless `resume`.
+        resume: Go on with the run in `out`, or begin it if it never came to its first line.
         model: A model in memory instead of `config.model`; adapted already, or it is adapted as `config` says.
         dataset: A data set in memory instead of the one `config.data` names.
+        recipe: What to call the recipe in the record.
+        command: The command line, for the record.
+        on_epoch: Called with every epoch line.
 
     Raises:
-        UsageError: `out` is not empty, a model that does not fit the data, a wrong device.
+        UsageError: `out` is not empty, a model that does not fit the data, a wrong device, or a run to resume that
+            was started otherwise.
         PointLiftError: Whatever goes wrong with files, weights, or the loss.
     """
     out = Path(out)
     with ExitStack() as stack:
-        device = stack.enter_context(distributed.process_group(_device(config.device)))
-        distributed.from_main(lambda: stack.enter_context(run_folder.claim(out, resume=resume)) and None)
-        if resume and (out / CONFIG).exists():
-            config = read_run_config(out)
-        if model is not None:
-            config = _with_model(config, model)
-        distributed.barrier()  # no process may see the configuration that the main one writes next
-        distributed.from_main(lambda: _write_config(out, config))
-        started = datetime.now(UTC)
-        dataset = dataset or dataset_from_config(config.data)
-        parts = _parts(dataset, config)
-        model = _model(config, model, dataset)
+        device = stack.enter_context(distributed.process_group(resolve_device(config.device)))
+
+        distributed.from_main(lambda: _claim(stack, out, resume))
+        job = _prepare(config, out, model, dataset, device)
+        # Nothing is written before the whole configuration has proved to work: a mistake leaves an empty folder.
+        now = _origin(job, from_memory=model is not None, recipe=recipe, command=command)
+        origin = distributed.from_main(lambda: _begin_or_check(job, now, resume))
         result = fit(
-            model,
+            job.model,
             classification_losses(config.label_smoothing),
-            _loaders(config, dataset, parts),
-            config.fit_config(),
+            Loaders(job.loaders["train"], {name: job.loaders[name] for name in ("val", "test") if name in job.loaders}),
+            job.config.fit_config(),
             out,
             evaluate=evaluate_classification,
             resume=resume,
             device=device,
             on_epoch=on_epoch,
         )
-        scored = _score(config, dataset, parts, model, device)
-        distributed.from_main(
-            lambda: _write_run(out, config, dataset, parts, model, result, scored, started, device, recipe, command)
-        )
+        scored = _score(job)
+        distributed.from_main(lambda: _write_results(job, origin, result, scored))
     return Run(out)
 
 
-def _device(name: str) -> str:
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+def _claim(stack: ExitStack, out: Path, resume: bool) -> None:
+    """Main process: make and lock the folder, until the end of `stack`."""
+    begun = resume and has_run(out)
+    if resume and not begun and out.is_dir():
+        # A run that was killed before it began leaves a lock and a half-written file, and nothing else.
+        with run_folder.claim(out, resume=True):
+            tidy(out)
+    stack.enter_context(run_folder.claim(out, resume=begun))
+    tidy(out)
+
+
+def _prepare(
+    config: FinetuneConfig,
+    out: Path,
+    model: PointModel | None,
+    dataset: LabelledDataset | None,
+    device: torch.device,
+) -> _Job:
+    """Data, model and loaders, checked against each other; `config` as it is with what came from memory."""
+    if dataset is None:
+        dataset = dataset_from_config(config.data)
+    else:
+        config = _with_dataset(config, dataset)
+    parts = _parts(dataset, config)
+    given = model is not None
+    model = _model(config, model, dataset)
+    if given:
+        config = _with_model(config, model)
+    for split in parts.values():
+        check_sizes(split, model)
+    loaders = {name: evaluation_loader(parts[name], config.data, dataset.meta) for name in parts if name != "train"}
+    loaders["train"] = _train_loader(config, dataset, parts["train"], model)
+    return _Job(out, config, dataset, parts, model, loaders, device)
+
+
+def _with_dataset(config: FinetuneConfig, dataset: LabelledDataset) -> FinetuneConfig:
+    """The configuration for data in memory: its folder, and no further splitting, which would mix train and test."""
+    root = None if dataset.root is None else str(dataset.root)
+    return replace(config, data=replace(config.data, root=root, test_fraction=0.0, limit=None))
 
 
 def _with_model(config: FinetuneConfig, model: PointModel) -> FinetuneConfig:
-    """The configuration as it is with a model from memory, so that the record says what ran."""
-    choice = ModelChoice(name=model.arch, options=to_dict(model.config))
-    handle = model.adaptation
-    if handle is None:
-        return replace(config, model=choice)
-    adaptation = AdaptationChoice(handle.config.name, to_dict(handle.config))
-    return replace(config, model=choice, adaptation=adaptation)
+    """The configuration for a model in memory, so that it says what ran."""
+    adaptation = model.adaptation.config
+    options = to_dict(model.config)
+    options.pop("quirks")
+    upstream = model.config.quirks == type(model.config.quirks).upstream()
+    return replace(
+        config,
+        model=ModelChoice(name=model.arch, quirks="upstream" if upstream else "paper", options=options),
+        adaptation=AdaptationChoice(adaptation.name, to_dict(adaptation)),
+    )
 
 
-def _write_config(out: Path, config: FinetuneConfig) -> None:
-    temporary = out / f".{CONFIG}.tmp"
-    temporary.write_text(dump_yaml(to_dict(config)), encoding="utf-8")
-    os.replace(temporary, out / CONFIG)
-
-
-def _parts(dataset: LabelledDataset, config: FinetuneConfig) -> dict[str, CloudSplit]:
+def _parts(dataset: LabelledDataset, config: FinetuneConfig) -> Splits:
+    """`train`, and `val` and `test` where there are any; `val` is held out of `train`."""
+    if config.select == "test" and dataset.test is None:
+        raise UsageError(f"select is test, and {dataset.meta.name} has no test part", "select validation or last")
     train, val = dataset.hold_out(config.data.val_fraction, config.data.split_seed)
     parts = {"train": train, "val": val, "test": dataset.test}
     return {name: split for name, split in parts.items() if split is not None and len(split)}
@@ -124,9 +184,7 @@ def _model(config: FinetuneConfig, model: PointModel | None, dataset: LabelledDa
     classes = dataset.meta.classes
     seed_everything(derive(config.seed, "model"))
     if model is None:
-        choice = config.model
-        options = {**choice.options, "num_classes": len(classes)}
-        model = create_model(choice.name, pretrained=choice.pretrained, quirks=choice.quirks, **options)
+        model = _created(config.model, len(classes))
     elif model.config.num_classes == 0:
         model.reset_classifier(len(classes))
     elif model.config.num_classes != len(classes):
@@ -139,157 +197,162 @@ def _model(config: FinetuneConfig, model: PointModel | None, dataset: LabelledDa
         adapt_model(model, config.adaptation.name, **config.adaptation.options)
     if config.data.points < model.min_points:
         raise UsageError(
-            f"data.points is {config.data.points}, {model.arch} needs at least {model.min_points}",
-            "more points, or fewer groups",
-            f"--data.points {model.min_points}",
+            f"data.points is {config.data.points}",
+            f"at least {model.min_points}, as many as {model.arch} makes groups of",
+            f"--data.points {model.min_points}, or fewer groups: --model.options.num_groups",
         )
     model.classes = classes
-    up_axis = config.data.up_axis or dataset.meta.up_axis
-    model.preprocess = preprocess_of(replace(config.data, up_axis=up_axis))
+    model.preprocess = preprocess_of(replace(config.data, up_axis=config.data.up_axis or dataset.meta.up_axis))
     return model
 
 
-def _loaders(config: FinetuneConfig, dataset: LabelledDataset, parts: dict[str, CloudSplit]) -> Loaders:
-    data, meta = config.data, dataset.meta
-    world = distributed.world_size()
-    train = make_loader(
-        parts["train"],
-        build_transform(data, meta, "train"),
+def _created(choice: ModelChoice, num_classes: int) -> PointModel:
+    options = dict(choice.options)
+    asked = options.pop("num_classes", num_classes)
+    if asked != num_classes:
+        raise UsageError(
+            f"model.options.num_classes is {asked}, and the data set has {num_classes} classes",
+            "nothing: the data set decides",
+        )
+    return create_model(
+        choice.name, pretrained=choice.pretrained, quirks=choice.quirks, num_classes=num_classes, **options
+    )
+
+
+def _train_loader(config: FinetuneConfig, dataset: LabelledDataset, split: CloudSplit, model: PointModel) -> Loader:
+    data, world = config.data, distributed.world_size()
+    whole = data.batch_size * world
+    smallest = min(len(split), whole) // world
+    if smallest < 2 and world == 1 and _has_moving_batchnorm(model):
+        raise DataError(
+            f"batches of one cloud ({len(split)} to train on, data.batch_size {data.batch_size})",
+            "at least two: the model normalises over the batch while it learns",
+        )
+    return make_loader(
+        split,
+        build_transform(data, dataset.meta, "train"),
         batch_size=data.batch_size,
         seed=config.seed,
         shuffle=True,
         workers=data.workers,
         # As released: a short last batch would weigh each of its clouds more. Tiny sets keep it.
-        drop_last=len(parts["train"]) >= data.batch_size * world,
+        drop_last=len(split) >= whole,
         rank=distributed.rank(),
         world_size=world,
     )
-    evals: dict[str, Loader] = {
-        name: evaluation_loader(parts[name], data, meta) for name in ("val", "test") if name in parts
-    }
-    return Loaders(train, dict(evals))
 
 
-def _score(
-    config: FinetuneConfig,
-    dataset: LabelledDataset,
-    parts: dict[str, CloudSplit],
-    model: PointModel,
-    device: torch.device,
-) -> dict[str, Any]:
+def _has_moving_batchnorm(model: PointModel) -> bool:
+    norms = [m for m in model.train().modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return any(norm.training for norm in norms)
+
+
+def _origin(job: _Job, *, from_memory: bool, recipe: str | None, command: str | None) -> Origin:
+    return Origin(
+        recipe=recipe,
+        command=command,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        from_memory=from_memory,
+        weights=state_hash(job.model.state_dict()),
+        data=job.dataset.content_hash(),
+    )
+
+
+def _begin_or_check(job: _Job, now: Origin, resume: bool) -> Origin:
+    """Main process: write how the run starts, or see that what is resumed is the same run."""
+    if not (resume and has_run(job.out)):
+        write_start(job.out, job.config, now)
+        return now
+    before = read_origin(job.out)
+    changed = differences(to_dict(read_run_config(job.out)), to_dict(job.config))
+    if now.recipe not in (None, before.recipe):
+        changed.insert(0, f"the recipe was {before.recipe} and is {now.recipe}")
+    if before.data != now.data:
+        changed.append("the data set has another content")
+    # Later, the weights are in the checkpoint, and how they began no longer matters.
+    if before.weights != now.weights and not any((job.out / "checkpoints").glob("*.safetensors")):
+        changed.append("the weights before training are others")
+    if changed:
+        raise UsageError(
+            f"the run in {job.out} was started otherwise: {'; '.join(changed[:6])}",
+            "the same run",
+            "Resume without changes, or start a new run in another folder",
+        )
+    return before
+
+
+def _score(job: _Job) -> _Scored:
     """Scores of the selected weights on validation and on the record's split, and the vote if asked for."""
     begun = time.perf_counter()
-    found: dict[str, Any] = {}
-    options: dict[str, Any] = {"device": device, "precision": config.precision}
-    for name in ("val", "test"):
-        if name in parts:
-            found[name] = plain_scores(model, parts[name], config.data, dataset.meta, **options)
-    found["split"] = "test" if "test" in parts else "val" if "val" in parts else "train"
-    if found["split"] == "train":
-        found["train"] = plain_scores(model, parts["train"], config.data, dataset.meta, **options)
+    config, meta = job.config, job.dataset.meta
+    split = next(name for name in ("test", "val", "train") if name in job.parts)
+    number_format = resolve_precision(config.precision, job.device)
+    loaders = {name: loader for name, loader in job.loaders.items() if name != "train"}
+    if split == "train":
+        loaders["train"] = evaluation_loader(job.parts["train"], config.data, meta)
+    plain = {name: plain_scores(job.model, loader, number_format) for name, loader in loaders.items()}
+    vote = None
     if config.vote.rounds:
-        split = parts[found["split"]]
-        _, found["vote"] = vote_scores(
-            model, split, config.data, dataset.meta, config.vote, seed=config.seed, **options
-        )
-    found["seconds"] = time.perf_counter() - begun
-    return found
+        loader = evaluation_loader(job.parts[split], config.data, meta, stage="vote", seed=config.seed)
+        _, vote = vote_scores(job.model, loader, config.vote, number_format)
+    return _Scored(split, plain, vote, time.perf_counter() - begun)
 
 
-def _write_run(
-    out: Path,
-    config: FinetuneConfig,
-    dataset: LabelledDataset,
-    parts: dict[str, CloudSplit],
-    model: PointModel,
-    result: FitResult,
-    scored: dict[str, Any],
-    started: datetime,
-    device: torch.device,
-    recipe: str | None,
-    command: str | None,
-) -> None:
-    """model/, predictions.npz and, last, record.json: a folder with a record is a finished run."""
+def _write_results(job: _Job, origin: Origin, result: FitResult, scored: _Scored) -> None:
+    """Main process: model/, predictions.npz and, last, record.json: a folder with a record is a finished run."""
+    model, meta, config = job.model, job.dataset.meta, job.config
     state = model.state_dict()
     description = describe(model.arch, to_dict(model.config), state, classes=model.classes, preprocess=model.preprocess)
-    write_model_folder(out / "model", state, description)
-    split = scored["split"]
-    scores: Scores = scored[split]
-    _write_predictions(out, config, dataset, parts[split], scores)
-    transform = build_transform(config.data, dataset.meta, "train").describe()
-    vote = scored.get("vote")
-    rounds = config.vote.rounds
-    Record(
+    write_model_folder(job.out / "model", state, description)
+    write_predictions(
+        job.out,
+        scored.plain[scored.split],
+        job.parts[scored.split],
+        meta,
+        config.data,
+        keep_clouds=config.keep_clouds,
+    )
+    _record(job, origin, result, scored).write(job.out)
+
+
+def _record(job: _Job, origin: Origin, result: FitResult, scored: _Scored) -> Record:
+    config, model = job.config, job.model
+    vote = {f"vote_{name}": value for name, value in (scored.vote or {}).items()}
+    validation = scored.plain.get("val")
+    return Record(
         {
             "schema": SCHEMA,
             "task": config.task,
             "protocol": "plain",
-            "command": command,
-            "recipe": recipe,
-            "dataset": describe_dataset(dataset, {name: len(part) for name, part in parts.items()}),
-            "split": split,
-            "metrics": scores.metrics() | ({f"vote_{k}": v for k, v in vote.items()} if vote else {}),
-            "validation": scored["val"].metrics() if "val" in scored else None,
+            "command": origin.command,
+            "recipe": origin.recipe,
+            "dataset": describe_dataset(job.dataset, {name: len(part) for name, part in job.parts.items()}),
+            "split": scored.split,
+            "metrics": scored.plain[scored.split].metrics() | vote,
+            "validation": None if validation is None else validation.metrics(),
             "points": config.data.points,
-            "augmentation": transform,
+            "augmentation": job.loaders["train"].transform.describe(),
             "seed": config.seed,
-            "voting": {
-                "rounds": rounds,
-                "votes": config.vote.votes if rounds else 0,
-                "pool": f"mean of {rounds}, beside the plain score" if rounds else "none",
-            },
+            "voting": describe_voting(config.vote),
             "epoch_rule": result.epoch_rule,
             "epoch": result.epoch,
             "epochs": result.epochs,
             "samples_seen": result.samples_seen,
-            "model": {**describe_model(model), "pretrained": config.model.pretrained or None},
+            "model": {
+                **describe_model(model),
+                "pretrained": "unknown (a model in memory)" if origin.from_memory else config.model.weights,
+                "initial_hash": origin.weights,
+            },
             "quirks": to_dict(model.config.quirks),
-            "checkpoint_sha256": file_sha256(out / "model" / TENSORS),
+            "checkpoint_sha256": file_sha256(job.out / "model" / TENSORS),
             "versions": versions(),
-            "device": describe_device(device, result.precision),
+            "device": describe_device(job.device, result.precision),
             "processes": distributed.world_size(),
             "time": {
-                "started": started.isoformat(timespec="seconds"),
+                "started": origin.started,
                 "train_seconds": round(result.train_seconds, 3),
-                "evaluate_seconds": round(scored["seconds"], 3),
+                "evaluate_seconds": round(scored.seconds, 3),
             },
             "note": config.note,
         }
-    ).write(out)
-
-
-def _write_predictions(
-    out: Path, config: FinetuneConfig, dataset: LabelledDataset, split: CloudSplit, scores: Scores
-) -> None:
-    arrays: dict[str, np.ndarray] = {
-        "logits": scores.logits,
-        "label": scores.label,
-        "index": scores.index,
-        "names": np.array([split.names[i] for i in scores.index]),
-        "classes": np.array(dataset.meta.classes),
-    }
-    if config.keep_clouds:
-        chosen = _gallery(scores, config.keep_clouds)
-        transform = build_transform(replace(config.data, points=GALLERY_POINTS), dataset.meta, "test")
-        xyz = np.stack([transform(split[int(scores.index[i])])["xyz"] for i in chosen])
-        arrays["xyz_i16"] = np.round(xyz.clip(-1, 1) * 32767).astype(np.int16)
-        arrays["xyz_index"] = scores.index[chosen]
-    temporary = out / ".predictions.tmp.npz"
-    np.savez_compressed(temporary, **arrays)
-    os.replace(temporary, out / "predictions.npz")
-
-
-def _gallery(scores: Scores, count: int) -> np.ndarray:
-    """Positions of clouds to show: the most confident mistakes first, then right ones of every class in turn."""
-    pred = scores.logits.argmax(1)
-    shifted = scores.logits - scores.logits.max(1, keepdims=True)
-    confidence = 1 / np.exp(shifted).sum(1)
-    wrong = np.flatnonzero(pred != scores.label)
-    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][: count // 2]
-    right = np.flatnonzero(pred == scores.label)
-    turn = np.empty(len(right), np.int64)
-    for label in np.unique(scores.label[right]):
-        of_class = np.flatnonzero(scores.label[right] == label)
-        turn[of_class] = np.arange(len(of_class))
-    right = right[np.lexsort((scores.label[right], turn))]
-    return np.concatenate([wrong, right])[:count]
+    )

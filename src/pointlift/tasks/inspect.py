@@ -10,18 +10,26 @@ import torch
 from pointlift.core.config import to_dict
 from pointlift.core.errors import DataError
 from pointlift.models.base import PointModel
-from pointlift.models.registry import MODELS
+from pointlift.models.registry import MODELS, create_model, from_file
 from pointlift.tasks.predict import data_config_of
 from pointlift.tasks.record import Record
 from pointlift.tasks.resolve import resolve_model
 from pointlift.weights.entries import WEIGHTS, weights_for
-from pointlift.weights.modelfile import read_model_file
+from pointlift.weights.modelfile import ModelFile, read_model_file
 
 
 def inspect_model(name: str) -> dict[str, Any]:
     """Shapes, parameters, FLOPs, licence, reported and measured scores of a registry name, run folder or file."""
-    model = resolve_model(name)
+    path = Path(name)
+    file = read_model_file(path) if path.exists() else None
+    if file is not None:
+        model = _model_of(file)
+    elif name in WEIGHTS:  # what is known of weights does not need the file
+        model = create_model(name.partition(".")[0])
+    else:
+        model = resolve_model(name, device="cpu")
     config = data_config_of(model)
+    known = [name] if name in WEIGHTS else weights_for(model.arch)
     about: dict[str, Any] = {
         "name": name,
         "arch": model.arch,
@@ -31,13 +39,21 @@ def inspect_model(name: str) -> dict[str, Any]:
         "input": {"xyz": [1, config.points, 3], "normalize": config.normalize},
         "output": [1, model.config.num_classes or model.num_features],
         "gflops": flops(model, config.points) / 1e9,
-        "classes": model.classes,
+        "classes": None if model.classes is None else list(model.classes),
         "config": to_dict(model.config),
-        "weights": {w: _entry(w) for w in weights_for(model.arch)},
+        "weights": {w: _entry(w) for w in known},
     }
-    if Path(name).exists():
-        about["file"] = _file(Path(name))
-    return about
+    return about if file is None else about | {"file": _file(file, path)}
+
+
+def _model_of(file: ModelFile) -> PointModel:
+    """The model in a file; an adapter is described by the network that it belongs to."""
+    if file.holds == "adapter":
+        model = create_model(file.arch, **{k: v for k, v in file.config.items() if k != "quirks"})
+    else:
+        model = from_file(file)
+    model.classes, model.preprocess = file.classes, dict(file.preprocess)
+    return model
 
 
 def parameters_by_part(model: PointModel) -> dict[str, int]:
@@ -74,8 +90,7 @@ def _entry(name: str) -> dict[str, Any]:
     }
 
 
-def _file(path: Path) -> dict[str, Any]:
-    file = read_model_file(path)
+def _file(file: ModelFile, path: Path) -> dict[str, Any]:
     about: dict[str, Any] = {
         "path": str(file.path),
         "holds": file.holds,
@@ -88,6 +103,7 @@ def _file(path: Path) -> dict[str, Any]:
     }
     try:
         record = Record.read(path)
-    except DataError:
+    except DataError:  # a file, or a run that is not finished
         return about
-    return about | {"measured": record.metrics, "split": record.data["split"], "dataset": record.data["dataset"]["name"]}
+    measured = {"metrics": record.metrics, **{k: record.data.get(k) for k in ("split", "epoch_rule", "protocol")}}
+    return about | {"measured": measured | {"dataset": record.data["dataset"]["name"]}}

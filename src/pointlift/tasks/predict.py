@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
 
-from pointlift.core.config import build
-from pointlift.core.errors import UsageError
+from pointlift.core.config import build, merge
+from pointlift.core.errors import DataError, UsageError, did_you_mean
 from pointlift.data.cloud import PointCloud
 from pointlift.data.config import DataConfig
 from pointlift.data.files import find_clouds, read
@@ -71,14 +71,12 @@ def preprocess_of(config: DataConfig) -> dict[str, Any]:
 
 def data_config_of(model: PointModel, overrides: Mapping[str, Any] | None = None) -> DataConfig:
     """The data configuration that fits a model, with overrides laid on it."""
-    values: dict[str, Any] = {k: v for k, v in model.preprocess.items() if v is not None}
-    for key, value in (overrides or {}).items():
-        inner = values.get(key)
-        values[key] = {**inner, **value} if isinstance(inner, dict) and isinstance(value, Mapping) else value
-    return build(DataConfig, values, where="data")
+    # The up axis is that of the clouds the model learned from; others have their own.
+    values: dict[str, Any] = {k: v for k, v in model.preprocess.items() if v is not None and k != "up_axis"}
+    return build(DataConfig, merge(values, overrides or {}), where="data")
 
 
-def test_transform(model: PointModel) -> CloudTransform:
+def cloud_transform(model: PointModel) -> CloudTransform:
     """What every cloud goes through before `model` in prediction."""
     config = data_config_of(model)
     return CloudTransform(config.points, "test", normalize=config.normalize, resample=config.resample)
@@ -93,9 +91,11 @@ def predict(model: PointModel, source: Source) -> Prediction:
 
     Raises:
         FileFormatError: The file cannot be used.
+        DataError: The cloud has fewer points than the model makes groups of.
         UsageError: The model has no head.
     """
-    return next(predict_many(model, [source]))
+    cloud = read(source) if isinstance(source, str | os.PathLike) else source
+    return next(predict_many(model, [cloud]))
 
 
 def predict_many(model: PointModel, sources: Iterable[Source], *, batch_size: int = 32) -> Iterator[Prediction]:
@@ -117,12 +117,21 @@ def predict_many(model: PointModel, sources: Iterable[Source], *, batch_size: in
 
 
 def features_many(
-    model: PointModel, sources: Iterable[Source], *, pooling: Pooling | None = None, batch_size: int = 32
+    model: PointModel, sources: Iterable[Source], *, pooling: str | None = None, batch_size: int = 32
 ) -> Iterator[tuple[PointCloud, np.ndarray]]:
-    """Pooled features (C,) of every cloud, with the cloud they belong to."""
+    """Pooled features (C,) of every cloud, with the cloud they belong to.
+
+    Args:
+        pooling: One of `models.features.Pooling`; None is the model's own.
+    """
+    how = pooling or model.config.pooling
+    if how not in get_args(Pooling):
+        raise UsageError(
+            f"pooling {how!r}", f"one of {', '.join(get_args(Pooling))}", did_you_mean(how, get_args(Pooling))
+        )
     for clouds, batch in _batches(model, sources, batch_size):
         with torch.inference_mode():
-            pooled = model.forward_features(batch).pool(pooling or model.config.pooling).float().cpu().numpy()
+            pooled = model.forward_features(batch).pool(cast(Pooling, how)).float().cpu().numpy()
         yield from zip(clouds, pooled, strict=True)
 
 
@@ -130,12 +139,23 @@ def _batches(
     model: PointModel, sources: Iterable[Source], batch_size: int
 ) -> Iterator[tuple[list[PointCloud], dict[str, torch.Tensor]]]:
     model.eval()
-    transform = test_transform(model)
+    transform = cloud_transform(model)
     device = next(model.parameters()).device
     clouds = _clouds(sources)
     while chunk := list(islice(clouds, batch_size)):
+        for cloud in chunk:
+            _check_size(cloud, model)
         xyz = np.stack([transform({"xyz": cloud.xyz})["xyz"] for cloud in chunk])
         yield chunk, {"xyz": torch.from_numpy(xyz).to(device)}
+
+
+def _check_size(cloud: PointCloud, model: PointModel) -> None:
+    if len(cloud) < model.min_points:
+        raise DataError(
+            f"{cloud.path or 'the cloud'} has {len(cloud)} points",
+            f"at least {model.min_points}, as many as {model.arch} makes groups of",
+            "Use a denser scan, or a model with fewer groups",
+        )
 
 
 def _clouds(sources: Iterable[Source]) -> Iterator[PointCloud]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pointlift.core.config import to_dict
 from pointlift.core.errors import DataError
 from pointlift.data.dataset import LabelledDataset
+from pointlift.models.base import PointModel
+from pointlift.tasks.files import write_json
+from pointlift.weights.hashing import state_hash
 
 SCHEMA = 1
 FILE = "record.json"
@@ -21,7 +24,7 @@ FILE = "record.json"
 
 @dataclass(frozen=True)
 class Record:
-    """What was measured. `data` is the JSON document; the properties are its main parts."""
+    """What was measured: `data` is the JSON document."""
 
     data: dict[str, Any]
 
@@ -32,11 +35,7 @@ class Record:
 
     def write(self, folder: Path) -> Path:
         """`record.json` in `folder`, replaced only when complete."""
-        path = folder / FILE
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self.data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-        return path
+        return write_json(folder / FILE, self.data, hint="Free some space and go on with --resume")
 
     @classmethod
     def read(cls, folder: Path) -> Record:
@@ -72,6 +71,18 @@ def describe_dataset(dataset: LabelledDataset, splits: dict[str, int]) -> dict[s
     }
 
 
+def describe_model(model: PointModel) -> dict[str, Any]:
+    """The `model` part of a record; what learned is known of an adapted model only."""
+    said = {
+        "arch": model.arch,
+        "config": to_dict(model.config),
+        "adaptation": None,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "hash": state_hash(model.state_dict()),
+    }
+    return said if model.adaptation is None else said | asdict(model.adaptation.report())
+
+
 def versions() -> dict[str, str]:
     """Versions that numbers depend on."""
     return {
@@ -83,8 +94,6 @@ def versions() -> dict[str, str]:
 
 def version_of(package: str) -> str:
     """The installed version, or "not installed" (a source tree on the path has none)."""
-    from importlib.metadata import PackageNotFoundError
-
     try:
         return version(package)
     except PackageNotFoundError:

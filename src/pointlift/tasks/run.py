@@ -1,19 +1,49 @@
-"""A run folder in memory."""
+"""A run folder: how it was started, and in memory."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pointlift.adapt.io import load_model
-from pointlift.core.config import build, parse_yaml
+from pointlift.core.config import build, dump_yaml, merge, parse_yaml, to_dict
 from pointlift.core.errors import DataError
+from pointlift.engine.files import remove_temporaries
 from pointlift.models.base import PointModel
 from pointlift.tasks.config import FinetuneConfig
+from pointlift.tasks.files import write_json, write_text
 from pointlift.tasks.predict import Prediction, Source, predict
 from pointlift.tasks.record import Record
 
-CONFIG = "config.yaml"
+CONFIG, ORIGIN = "config.yaml", "origin.json"
+
+# What says which data; the rest of a data configuration says what becomes of it.
+_WHICH_DATA = ("name", "root", "variant", "options", "up_axis", "unit", "limit")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a run was started; the record says this also when the run was resumed.
+
+    Attributes:
+        recipe: The recipe as it was given.
+        command: The command line, or None from Python.
+        started: ISO time.
+        from_memory: Whether the model was made by the caller, so that the configuration does not say its weights.
+        weights: sha256 of the weights before training.
+        data: `LabelledDataset.content_hash`.
+    """
+
+    recipe: str | None
+    command: str | None
+    started: str
+    from_memory: bool
+    weights: str
+    data: str
 
 
 class Run:
@@ -45,6 +75,40 @@ class Run:
         return f"Run({str(self.out)!r})"
 
 
+def write_start(out: Path, config: FinetuneConfig, origin: Origin) -> None:
+    """`origin.json` and, after it, `config.yaml`: a folder with a configuration is a run that can be resumed."""
+    write_json(out / ORIGIN, asdict(origin))
+    write_text(out / CONFIG, dump_yaml(to_dict(config)))
+
+
+def read_origin(out: Path) -> Origin:
+    """How the run in `out` was started.
+
+    Raises:
+        DataError: `origin.json` is absent or damaged.
+    """
+    path = out / ORIGIN
+    try:
+        return Origin(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path} cannot be read: {error}", "the file that the run began with") from error
+
+
+def has_run(out: Path) -> bool:
+    """Whether `out` holds a run that can be resumed."""
+    return (out / CONFIG).is_file()
+
+
+def tidy(out: Path) -> None:
+    """Remove what a process that was killed before its run began, or while it wrote, left behind.
+
+    Only the holder of the folder's lock may call this.
+    """
+    remove_temporaries(out)
+    if not has_run(out):
+        (out / ORIGIN).unlink(missing_ok=True)
+
+
 def read_run_config(out: Path) -> FinetuneConfig:
     """The configuration in a run folder.
 
@@ -55,3 +119,21 @@ def read_run_config(out: Path) -> FinetuneConfig:
     if not path.is_file():
         raise DataError(f"no {CONFIG} in {out}", "a run folder")
     return build(FinetuneConfig, parse_yaml(path.read_text(encoding="utf-8"), str(path)), where=str(path))
+
+
+def data_of_run(out: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Data options to score a run with: those of its own data, or how it treats clouds when others are named.
+
+    The held-out fractions and their seed stay in either case, so that data which only moved is split as in training.
+    """
+    own = to_dict(read_run_config(out).data)
+    other = any(key in overrides and overrides[key] != own[key] for key in ("name", "root"))
+    kept = {k: v for k, v in own.items() if not (other and k in _WHICH_DATA)}
+    return merge(kept, overrides)
+
+
+def training_of_run(out: Path) -> dict[str, Any]:
+    """How the weights of a finished run came about, for the record of an evaluation of them."""
+    record = Record.read(out).data
+    keys = ("recipe", "seed", "epoch_rule", "epoch", "epochs", "checkpoint_sha256", "dataset")
+    return {key: record.get(key) for key in keys}

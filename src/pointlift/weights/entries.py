@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pointlift.core.errors import CheckpointError
 from pointlift.core.registry import Registry
+from pointlift.weights.hashing import file_sha256
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,21 @@ class Weights:
     default: bool = False
 
     def local_file(self) -> Path:
-        """Where the file is expected on this machine; an error that says how to put it there if it is not."""
+        """Where the file is on this machine.
+
+        Raises:
+            CheckpointError: It is not there (the error says how to put it there), or it is another file.
+        """
         path = weights_folder() / self.url.rsplit("/", 1)[-1]
         if not path.is_file():
             raise CheckpointError(
                 f"the weights {self.name!r} are not on this machine",
                 f"the file {path}",
                 f"download {self.url} to that place, or give the path of a checkpoint you have",
+            )
+        if self.sha256 is not None and (found := file_sha256(path)) != self.sha256:
+            raise CheckpointError(
+                f"{path} has sha256 {found[:12]}…", f"{self.sha256[:12]}…, as published", f"download {self.url} again"
             )
         return path
 

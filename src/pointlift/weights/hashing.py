@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # `pointlift list weights` reads file hashes without waiting for torch
+    from torch import Tensor
 
 
 def state_hash(state: Mapping[str, Tensor]) -> str:
     """sha256 over names, shapes, types and bytes of a state dict, independent of order and device."""
+    import torch
+
     digest = hashlib.sha256()
     for key in sorted(state):
         value = state[key].detach().to("cpu").contiguous()

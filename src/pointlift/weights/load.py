@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ class LoadReport:
         dropped: Checkpoint keys left out on purpose.
         new: Our keys that keep their initial values on purpose.
         unexplained: Anything else, with the reason; a load with any of these fails.
+        assumed: What the tensors do not tell and was taken from the released configs.
     """
 
     loaded: tuple[str, ...] = ()
@@ -28,7 +29,7 @@ class LoadReport:
     dropped: tuple[str, ...] = ()
     new: tuple[str, ...] = ()
     unexplained: tuple[str, ...] = ()
-    assumed: tuple[str, ...] = field(default=())
+    assumed: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         counts = [
@@ -71,11 +72,12 @@ def load_state(
     ]
     homeless = [f"{k} {tuple(v.shape)} has no place in the model" for k, v in state.items() if k not in own]
     absent = [k for k in own if k not in state]
+    # A counter that only a BatchNorm without momentum reads; some writers leave it out.
     new = [k for k in absent if k.startswith(tuple(expected_new)) or k.endswith("num_batches_tracked")]
     missing = [f"{k} {tuple(own[k].shape)} is not in the checkpoint" for k in absent if k not in set(new)]
     unexplained = (*wrong, *missing, *homeless)
     if unexplained or not fits:
-        raise _mismatch(len(state), len(own), unexplained, fits, own)
+        raise _mismatch(state, own, unexplained)
     with torch.no_grad():
         for key, value in fits.items():
             own[key].copy_(value)
@@ -84,18 +86,18 @@ def load_state(
 
 
 def _mismatch(
-    given: int, wanted: int, unexplained: Sequence[str], fits: Mapping[str, Tensor], own: Mapping[str, Tensor]
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], unexplained: Sequence[str]
 ) -> CheckpointMismatchError:
-    if not fits:
-        key = next(iter(unexplained), "").split(" ")[0]
+    hint = "`pointlift info FILE` says what a checkpoint holds"
+    if not state.keys() & own.keys():
+        key = next(iter(state), "")
+        first = f" (first: {key}.{did_you_mean(key, own)})" if key else ""
         return CheckpointMismatchError(
-            f"none of the {given} tensors fits any of the model's {wanted}" + (f" (first: {key})" if key else ""),
+            f"none of the {len(state)} tensors is called like one of the model's {len(own)}{first}",
             "a checkpoint of this architecture",
-            did_you_mean(key, own).strip() or "`pointlift info FILE` says what a checkpoint holds",
+            hint,
         )
     shown = "; ".join(unexplained[:4]) + (f"; and {len(unexplained) - 4} more" if len(unexplained) > 4 else "")
     return CheckpointMismatchError(
-        f"{len(unexplained)} tensors are unexplained: {shown}",
-        "a checkpoint of this architecture",
-        "`pointlift info FILE` says what a checkpoint holds",
+        f"{len(unexplained)} tensors are unexplained: {shown}", "a checkpoint of this architecture", hint
     )

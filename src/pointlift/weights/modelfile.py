@@ -7,7 +7,6 @@ Ours are a `.safetensors` file whose header holds the description under the key 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pointlift.core.errors import CheckpointError, PointLiftError
+from pointlift.core.errors import CheckpointError
+from pointlift.engine.files import cannot_write, write_atomic
 from pointlift.weights.hashing import state_hash
 from pointlift.weights.reading import read_checkpoint
 from pointlift.weights.upstream import detect
@@ -35,7 +35,8 @@ class ModelFile:
         classes: Class names in label order, when known.
         preprocess: What a cloud must go through before the model (`points`, `normalize`, ...).
         holds: "model", "adapter", or what the released file holds.
-        quirks: "upstream" where the weights were trained with the released code's quirks.
+        quirks: "upstream" where the weights were trained with the released code's quirks; ours say it in `config`.
+        source: The released class that wrote it, or None for our own files.
         dropped: Released keys left out on purpose.
         new: Prefixes of our keys that the file cannot hold.
         assumed: What the tensors do not tell and was taken from the released configs.
@@ -81,26 +82,29 @@ def describe(
 
 
 def write_model_file(path: str | Path, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> Path:
-    """One `.safetensors` file with its description in the header; replaces an older one only when complete."""
-    from safetensors.torch import save_file
+    """One `.safetensors` file with its description in the header; replaces an older one only when complete.
+
+    Raises:
+        PointLiftError: Disk full, no permission: the old file is as it was.
+    """
+    from safetensors.torch import save
 
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    tensors = {k: v.detach().to("cpu").contiguous().clone() for k, v in state.items()}
+    # Tensors that share memory (tied weights) are written one by one.
+    tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in state.items()}
+    data = save(tensors, metadata={HEADER: json.dumps(description)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, str(temporary), metadata={HEADER: json.dumps(description)})
-        os.replace(temporary, path)
-    except Exception as error:  # safetensors reports a full disk as its own error type
-        temporary.unlink(missing_ok=True)
-        raise PointLiftError(f"{path} could not be written: {error}", "a writable place with free space") from error
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    write_atomic(path, data)
     return path
 
 
 def write_model_folder(folder: Path, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> Path:
     """`model.json` for people and `weights.safetensors`, which carries the same description and is what is read."""
     write_model_file(folder / TENSORS, state, description)
-    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    write_atomic(folder / DESCRIPTION, (json.dumps(description, indent=2) + "\n").encode())
     return folder
 
 
@@ -112,18 +116,20 @@ def read_model_file(path: str | Path) -> ModelFile:
     """
     path = _weights_in(Path(path))
     raw = read_checkpoint(path)
-    if HEADER in raw.metadata:
-        return _ours(path, raw.state, raw.metadata[HEADER])
-    upstream = detect(raw.state)
+    return _ours(path, raw.state, raw.metadata[HEADER]) if HEADER in raw.metadata else _released(path, raw.state)
+
+
+def _released(path: Path, state: dict[str, Tensor]) -> ModelFile:
+    upstream = detect(state)
     if upstream is None:
-        shown = ", ".join(list(raw.state)[:4])
+        shown = ", ".join(list(state)[:4])
         raise CheckpointError(
-            f"{path} holds {len(raw.state)} tensors ({shown}, …) of no system that is supported yet",
+            f"{path} holds {len(state)} tensors ({shown}, …) of no system that is supported yet",
             "a pointlift file, or a released Point-MAE classifier or pre-trained checkpoint",
             "`pointlift list weights` shows the known ones",
         )
-    renamed = upstream.rename(raw.state)
-    arch, arguments, assumed = upstream.infer(raw.state)
+    renamed = upstream.rename(state)
+    arch, arguments, assumed = upstream.infer(state)
     return ModelFile(
         path=path,
         state=renamed.state,
@@ -168,7 +174,7 @@ def _ours(path: Path, state: dict[str, Tensor], header: str) -> ModelFile:
             holds=said["holds"],
             extra={k: v for k, v in said.items() if k not in known},
         )
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} has a damaged description: {error!r}", "a file written by pointlift") from error
     if state_hash(state) != said["hash"]:
         raise CheckpointError(f"{path}: the tensors are not those that were written", "an unchanged file")

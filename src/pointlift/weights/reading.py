@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import pickle
-import zipfile
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,12 +28,8 @@ class RawCheckpoint:
 
     path: Path
     state: State
-    # Plain values stored beside the weights: epoch, metrics.
-    extras: dict[str, Any] = field(default_factory=dict)
     # The safetensors header's metadata.
     metadata: dict[str, str] = field(default_factory=dict)
-    # Prefixes that were found and removed.
-    stripped: tuple[str, ...] = ()
 
 
 def read_checkpoint(path: str | Path) -> RawCheckpoint:
@@ -46,51 +41,47 @@ def read_checkpoint(path: str | Path) -> RawCheckpoint:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {str(path)!r}", "a .safetensors, .pth or .pt file")
-    if path.stat().st_size == 0:
-        raise CheckpointError(f"{path} is empty", "a .safetensors, .pth or .pt file")
-    if _is_safetensors(path):
+        raise CheckpointError(f"no checkpoint at {str(path)!r}", _READABLE)
+    try:
+        start, size = _start_of(path), path.stat().st_size
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be opened: {error.strerror}", "a file that this user may read") from error
+    if not start:
+        raise CheckpointError(f"{path} is empty", _READABLE)
+    # Eight bytes of header length, then a JSON object.
+    as_header = start[8:9] == b"{" and int.from_bytes(start[:8], "little") < size
+    if as_header or path.suffix == ".safetensors":
         state, metadata = _read_safetensors(path)
-        extras: dict[str, Any] = {}
     else:
-        state, extras = _state_in(_read_torch(path), path)
-        metadata = {}
+        state, metadata = _state_in(_read_torch(path, start), path), {}
     if not state:
         raise CheckpointError(f"{path} holds no tensors", "a state dict, alone or under " + ", ".join(_STATE_KEYS))
-    state, stripped = strip_prefixes(state)
-    return RawCheckpoint(path, state, extras, metadata, stripped)
+    return RawCheckpoint(path, strip_prefixes(state), metadata)
 
 
-def strip_prefixes(state: Mapping[str, Tensor]) -> tuple[State, tuple[str, ...]]:
+def strip_prefixes(state: Mapping[str, Tensor]) -> State:
     """`module.`, `base_model.` and `MAE_encoder.` removed from the front of every key that has them.
 
     Raises:
         CheckpointError: Two keys become the same.
     """
     plain: State = {}
-    seen: dict[str, None] = {}
     for key, value in state.items():
-        rest, changed = key, True
-        while changed:
-            changed = False
-            for prefix in PREFIXES:
-                if rest.startswith(prefix):
-                    rest, changed = rest[len(prefix) :], True
-                    seen[prefix] = None
+        rest = key
+        while found := next((p for p in PREFIXES if rest.startswith(p)), None):
+            rest = rest.removeprefix(found)
         if rest in plain:
             raise CheckpointError(f"two tensors are called {rest!r} once prefixes are removed", "one model per file")
         plain[rest] = value
-    return plain, tuple(seen)
+    return plain
 
 
-def _is_safetensors(path: Path) -> bool:
-    """By content: eight bytes of header length, then a JSON object."""
-    size = path.stat().st_size
+_READABLE = "a complete .safetensors, .pth or .pt file"
+
+
+def _start_of(path: Path) -> bytes:
     with path.open("rb") as file:
-        head = file.read(9)
-    return path.suffix == ".safetensors" or (
-        len(head) == 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size
-    )
+        return file.read(9)
 
 
 def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
@@ -99,69 +90,51 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
     try:
         with safe_open(str(path), framework="pt") as file:
             return {k: file.get_tensor(k) for k in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {error}", "a complete file") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
 
 
-def _numpy_scalars() -> list[Any]:
-    """Types in which runners store their metrics; building them runs no code from the file."""
-    import numpy as np
-
-    with contextlib.suppress(AttributeError):
-        return [
-            np._core.multiarray.scalar,
-            np.dtype,
-            *(type(np.dtype(t)) for t in ("f4", "f8", "i4", "i8", "?")),
-        ]
-    return []
+# Types in which runners store their metrics; building them runs no code from the file. numpy 1 wrote other names.
+_NUMPY_SCALARS: list[Any] = [
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")),
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+]
 
 
-def _read_torch(path: Path) -> Any:
+def _read_torch(path: Path, start: bytes) -> Any:
+    """What `torch.save` wrote, through torch's restricted reader."""
     try:
-        with torch.serialization.safe_globals(_numpy_scalars()):
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except Exception as error:  # arbitrary bytes make the readers below raise nearly anything
         text = " ".join(str(error).split())
-        if "Unsupported" in text or "global" in text.lower() or "weights_only" in text.lower():
-            if not _looks_like_torch(path):
-                raise _damaged(path, text) from error
+        refused = re.findall(r"GLOBAL ([\w.]+)", text)
+        # Any other pickle that the restricted reader cannot follow, and programs (TorchScript).
+        foreign = isinstance(error, pickle.UnpicklingError) and start[:1] == b"\x80" and start[1:2] in b"\2\3\4\5"
+        if refused or foreign or "TorchScript" in text:
             raise UnsafeCheckpointError(
-                f"{path} holds more than tensors and plain values: reading it could run code, so it was not read",
+                f"{path} holds more than tensors and plain values{f' ({refused[0]})' if refused else ''}: reading it "
+                "could run code, so it was not read",
                 "tensors alone (torch.save of a state dict, or safetensors)",
                 "in the environment that wrote it: torch.save({'model': checkpoint['base_model']}, 'weights_only.pth')",
             ) from error
         raise _damaged(path, text) from error
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        zipfile.BadZipFile,
-        UnicodeDecodeError,
-    ) as error:
-        raise _damaged(path, str(error)) from error
-
-
-def _looks_like_torch(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x03", b"\x80\x05")
 
 
 def _damaged(path: Path, reason: str) -> CheckpointError:
     reason = " ".join(reason.split())[:160]
-    return CheckpointError(
-        f"{path} cannot be read as a checkpoint: {reason}", "a complete .safetensors, .pth or .pt file"
-    )
+    return CheckpointError(f"{path} cannot be read as a checkpoint{f': {reason}' if reason else ''}", _READABLE)
 
 
-def _state_in(value: Any, path: Path) -> tuple[State, dict[str, Any]]:
-    """The state dict inside what a runner saved, and the plain values beside it."""
+def _state_in(value: Any, path: Path) -> State:
+    """The state dict inside what a runner saved."""
     if not isinstance(value, Mapping):
         raise CheckpointError(f"{path} holds a {type(value).__name__}", "a dict of tensors")
-    for key in _STATE_KEYS:
-        inner = value.get(key)
-        if isinstance(inner, Mapping) and any(isinstance(v, Tensor) for v in inner.values()):
-            extras = {k: v for k, v in value.items() if isinstance(v, int | float | str | bool)}
-            return {str(k): v for k, v in inner.items() if isinstance(v, Tensor)}, extras
-    return {str(k): v for k, v in value.items() if isinstance(v, Tensor)}, {}
+    inner = (value.get(key) for key in _STATE_KEYS)
+    for state in (*(v for v in inner if isinstance(v, Mapping)), value):
+        tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+        if tensors:
+            return tensors
+    return {}

@@ -139,8 +139,8 @@ class Builder:
             back_low, back_high = low + offset, high + offset
             rows.append(_strip(back_high, back_low))
             rows += [_strip(high, back_high), _strip(back_low, low)]
-            for end in (0, -1):
-                rows.append(_strip(np.stack([low[end], back_low[end]]), np.stack([high[end], back_high[end]])))
+            rows.append(_strip(np.stack([back_low[0], low[0]]), np.stack([back_high[0], high[0]])))
+            rows.append(_strip(np.stack([low[-1], back_low[-1]]), np.stack([high[-1], back_high[-1]])))
         patches = np.concatenate(rows)
         self._add_flat(patches, np.ones(len(patches), dtype=bool), part)
 

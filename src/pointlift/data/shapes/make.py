@@ -42,12 +42,12 @@ class ShapeConfig:
     points: int = 1024
     classes: tuple[str, ...] | None = None
     pose: str = "up"
-    level: float = 0.6
-    stretch: float = 0.4
+    level: float = 0.8
+    stretch: float = 0.45
     warp: float = 0.4
     noise: float = 0.01
     density: float = 2.0
-    occlusion: float = 0.1
+    occlusion: float = 0.15
 
     def __post_init__(self) -> None:
         wrong = []
@@ -124,8 +124,8 @@ def make_shape(
         name = names[kind]
     else:
         raise UsageError(f"class {kind}", f"0 to {len(names) - 1}")
-    xyz, normals, part = _cloud(name, rng, config)
     turn = _pose(config.pose, rng)
+    xyz, normals, part = _cloud(name, rng, config)
     xyz, normals = turn @ xyz, turn @ normals
     xyz -= xyz.mean(axis=1, keepdims=True)
     xyz /= _radius(xyz)
@@ -190,8 +190,8 @@ def _radius(xyz: np.ndarray) -> float:
 
 
 def _nearly_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Numbers of mean 0 and variance 1: sums of four uniform ones (why uniform: see `Draw`), never beyond 3.5."""
-    return (rng.random((4, *shape)).sum(axis=0) - 2) * math.sqrt(3)
+    """Numbers of mean 0 and variance 1: sums of three uniform ones (why uniform: see `Draw`), never beyond 3."""
+    return (rng.random((3, *shape)).sum(axis=0) - 1.5) * 2
 
 
 def _pose(pose: str, rng: np.random.Generator) -> np.ndarray:

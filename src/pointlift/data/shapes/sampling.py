@@ -54,39 +54,44 @@ def sample_surface(
         found.append(_candidates(surface, int(points * _OVERSAMPLE), rng, warp))
         total += len(found[-1][2])
     if len(found) == 1:
-        xyz, cross, area, part, key = found[0]
+        xyz, cross, area, part, key, order = found[0]
     else:
-        xyz, cross, area, part, key = (np.concatenate(parts, axis=-1) for parts in zip(*found, strict=True))
+        xyz, cross, area, part, key, order = (np.concatenate(parts, axis=-1) for parts in zip(*found, strict=True))
     if density or occlusion:
         key = _uneven(xyz, key, rng, density, occlusion)
-    chosen = np.sort(np.argpartition(key, points - 1)[:points])
-    return xyz[:, chosen], cross[:, chosen] / area[chosen], part[chosen]
+    chosen = np.argpartition(key, points - 1)[:points]
+    chosen = chosen[np.lexsort((chosen, order[chosen]))]
+    return xyz.take(chosen, axis=1), cross.take(chosen, axis=1) / area[chosen], part[chosen]
 
 
 def _candidates(surface: Surface, count: int, rng: np.random.Generator, warp: Warp | None) -> tuple[np.ndarray, ...]:
-    """Visible candidates: xyz, normal × area, area, part, and a key whose smallest values are an even sample."""
+    """Visible candidates: xyz, normal × area, area, part, key, order.
+
+    The smallest keys are an even sample; flat patches come first here, and by `order` the points are shuffled again.
+    """
     pick, u, v, luck = rng.random((4, count))
     flat_cross = _cross(surface.flat[1], surface.flat[2])
     flat_cross *= np.where(surface.fold, 0.5, 1.0)
     share = np.concatenate([_length(flat_cross), _round_areas(surface)])
     edges = np.cumsum(share)
     index = np.minimum(np.searchsorted(edges, pick * edges[-1], side="right"), len(share) - 1)
-    xyz, cross = np.empty((3, count)), np.empty((3, count))
     is_flat = index < len(surface.fold)
-    rows = np.flatnonzero(is_flat)
-    if len(rows):
-        xyz[:, rows] = _on_flat(surface, index[rows], u[rows], v[rows])
-        cross[:, rows] = flat_cross[:, index[rows]]
-    rows = np.flatnonzero(~is_flat)
-    if len(rows):
-        xyz[:, rows], cross[:, rows] = _on_round(surface, index[rows] - len(surface.fold), u[rows], v[rows])
+    flats, rounds = np.flatnonzero(is_flat), np.flatnonzero(~is_flat)
+    order = np.concatenate([flats, rounds])
+    found = [(np.empty((3, 0)), np.empty((3, 0)))]
+    if len(flats):
+        found.append((_on_flat(surface, index[flats], u[flats], v[flats]), flat_cross.take(index[flats], axis=1)))
+    if len(rounds):
+        found.append(_on_round(surface, index[rounds] - len(surface.fold), u[rounds], v[rounds]))
+    xyz, cross = (np.concatenate(arrays, axis=1) for arrays in zip(*found, strict=True))
     visible = np.flatnonzero(~surface.inside(xyz))
-    index, xyz, cross = index[visible], xyz[:, visible], cross[:, visible]
+    order, xyz, cross = order[visible], xyz.take(visible, axis=1), cross.take(visible, axis=1)
+    index = index[order]
     if warp is not None:
         xyz, cross = warp(xyz, cross)
     area = np.maximum(_length(cross), 1e-12)  # the tip of a cone has none, and so the largest of all keys
     part = np.concatenate([surface.flat_part, surface.round_part])[index]
-    return xyz, cross, area, part, -np.log1p(-luck[visible]) * share[index] / area
+    return xyz, cross, area, part, -np.log1p(-luck[order]) * share[index] / area, order
 
 
 def _round_areas(surface: Surface) -> np.ndarray:
@@ -108,10 +113,19 @@ def _on_flat(surface: Surface, index: np.ndarray, u: np.ndarray, v: np.ndarray) 
 
 
 def _on_round(surface: Surface, index: np.ndarray, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points on round patches, and normals whose length is the area per unit of (arc share, t)."""
-    first, last = surface.arc[:, index]
-    turn = last - first
-    theta = first + turn * u
+    """Points on round patches, and normals whose length is the area per unit of u and v.
+
+    v becomes t so that rings are chosen by their mean radius, which makes round cones exactly even.
+    """
+    radius0, radius1 = (
+        np.sqrt(_square(axes[0]) + _square(axes[1])) for axes in (surface.round[1:3], surface.round[4:])
+    )
+    start, end = radius0[index], radius1[index]
+    root = np.sqrt(start * start + v * (end * end - start * start))
+    v = v * (start + end) / np.maximum(start + root, 1e-12)
+    first, last = surface.arc.take(index, axis=1)
+    turn = (last - first) * (start + end) / np.maximum(2 * root, 1e-12)
+    theta = first + (last - first) * u
     cos, sin = np.cos(theta), np.sin(theta)
     xyz, around, along = np.empty((3, 3, len(u)))
     for k in range(3):  # a coordinate at a time: temporaries stay small enough for the processor's cache

@@ -133,7 +133,7 @@ def bench(b: Builder, d: Draw) -> None:
     pitch = depth / slats
     for k in range(slats):
         y = -depth / 2 + (k + 0.5) * pitch
-        b.box((0, y, high), (w, pitch * 0.72, thick), part="seat")
+        b.box((0, y, high), (w, pitch * 0.6, thick), part="seat")
     x, y = w / 2 * d.uniform(0.75, 0.95), depth / 2 - 0.03
     if d.chance(0.4):
         panels(b, d, x, y, high, part="side")

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from pointlift.ops.numba_cpu import tree
-from pointlift.ops.numba_cpu.runtime import bits, jit, spread
+from pointlift.ops.numba_cpu.runtime import bits, inline, jit, spread
 
 _NONE = 0x7FFFFFFF  # above the bits of any distance
-_BLOCK = 64  # points per block of the ball query
+_BLOCK = 32  # points per block of the ball query
 _MANY = 64  # survivors beyond twice k for which an exact second threshold pays
 
 
-@jit
+@inline
 def _load(points, x, y, z):
     """Copy a (N,3) cloud into three planes, which the inner loops read without strides."""
     for i in range(points.shape[0]):
@@ -23,7 +23,7 @@ def _load(points, x, y, z):
         z[i] = points[i, 2]
 
 
-@jit
+@inline
 def _distance_row(x, y, z, qx, qy, qz, row, column_min):
     """Squared distances of one row of points, and the running minimum per column."""
     for i in range(x.shape[0]):
@@ -35,7 +35,7 @@ def _distance_row(x, y, z, qx, qy, qz, row, column_min):
         column_min[i] = min(column_min[i], value)
 
 
-@jit
+@inline
 def _threshold(values, k, slack):
     """A value that k to k + slack entries do not exceed; the k-th smallest where ties allow no such."""
     low, high = np.int64(-1), np.int64(_NONE)
@@ -53,7 +53,7 @@ def _threshold(values, k, slack):
     return np.int32(high)
 
 
-@jit
+@inline
 def _collect(values, limit, keys):
     """Write (value, index) of every entry up to `limit` as one sortable integer; return how many."""
     found = np.int64(0)
@@ -63,7 +63,7 @@ def _collect(values, limit, keys):
     return found
 
 
-@jit
+@inline
 def _first_ties(keys, found, limit, k):
     """Drop entries equal to `limit` beyond the k-th survivor, the highest indices first."""
     ties = k
@@ -79,7 +79,7 @@ def _first_ties(keys, found, limit, k):
     return kept
 
 
-@jit
+@inline
 def _place_by_rank(keys, found, k, distance, index):
     """Put the k smallest of `keys[:found]` (all different) in ascending order."""
     for i in range(found):
@@ -132,18 +132,15 @@ def knn(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return distance.view(torch.float32).sqrt_(), index
 
 
-@jit
-def _count_inside(x, y, z, qx, qy, qz, limit, block):
-    """Squared distances of one block of points into `block`; return how many are below `limit`."""
-    count = np.int32(0)
+@inline
+def _smallest_distance(x, y, z, qx, qy, qz):
+    best = np.int32(_NONE)
     for i in range(x.shape[0]):
         dx = qx - x[i]
         dy = qy - y[i]
         dz = qz - z[i]
-        value = bits(dx * dx + dy * dy + dz * dz)
-        block[i] = value
-        count += np.int32(value < limit)
-    return count
+        best = min(best, bits(dx * dx + dy * dy + dz * dz))
+    return best
 
 
 @jit
@@ -152,7 +149,6 @@ def _ball_scan(query, points, limit, index, first, last):
     x = np.empty(n, np.float32)
     y = np.empty(n, np.float32)
     z = np.empty(n, np.float32)
-    block = np.empty(_BLOCK, np.int32)
     loaded = -1
     for item in range(first, last):
         b, q = item // m, item % m
@@ -164,11 +160,13 @@ def _ball_scan(query, points, limit, index, first, last):
         found = 0
         for low in range(0, n, _BLOCK):
             high = min(low + _BLOCK, n)
-            if _count_inside(x[low:high], y[low:high], z[low:high], qx, qy, qz, limit, block) > 0:
-                for i in range(high - low):
-                    if block[i] < limit and found < k:
-                        row[found] = low + i
-                        found += 1
+            if _smallest_distance(x[low:high], y[low:high], z[low:high], qx, qy, qz) >= limit:
+                continue  # most blocks hold no point of the ball
+            for i in range(low, high):
+                dx, dy, dz = qx - x[i], qy - y[i], qz - z[i]
+                if bits(dx * dx + dy * dy + dz * dz) < limit and found < k:
+                    row[found] = i
+                    found += 1
             if found == k:
                 break
         padding = row[0] if found > 0 else 0

@@ -36,6 +36,11 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
         return njit(function, **_OPTIONS)
 
 
+def inline(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A helper of kernels in the same file, pasted into them: it costs no compilation of its own."""
+    return njit(function, inline="always", **_OPTIONS)
+
+
 def _bits(typing_context, value):
     if value != types.float32:
         return None

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from pointlift.ops.numba_cpu import tree
-from pointlift.ops.numba_cpu.runtime import bits, jit, spread
+from pointlift.ops.numba_cpu.runtime import bits, inline, jit, spread
 
 _BLOCK = 256
 _INF = 0x7F800000
 
 
-@jit
+@inline
 def _update(x, y, z, nearest, cx, cy, cz):
     """Lower `nearest` by the distances to (cx, cy, cz); return its largest entry."""
     best = np.int32(-1)

@@ -28,7 +28,7 @@ _BLOCK = {
     "mlp.fc1": "fc1",
     "mlp.fc2": "fc2",
 }
-# Of the pre-training model, the classifier uses the encoder alone.
+# Of the pre-training model, the classifier uses the encoder alone (its `MAE_encoder.` is gone after reading).
 _PRETRAIN_ONLY = ("mask_token", "MAE_decoder.", "decoder_pos_embed.", "increase_dim.")
 _GROUPS_BY_CLASSES = {15: 128}
 
@@ -131,19 +131,13 @@ def preprocess(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fits(state: Mapping[str, Tensor]) -> bool:
-    needed = (
-        "encoder.first_conv.0.weight",
-        "blocks.blocks.0.attn.qkv.weight",
-        "norm.weight",
-        "pos_embed.0.weight",
-    )
-    has_head = "cls_head_finetune.8.weight" in state or not any(k.startswith("cls_head_finetune.") for k in state)
-    return (
-        all(k in state for k in needed)
-        and has_head
-        and "reduce_dim.weight" not in state
-        and not any(k.startswith(("label_conv.", "propagation_", "ACT_", "lm_head.")) for k in state)
-    )
+    """A classifier or a pre-trained model with every key known; kin of the family share most keys, not all.
+
+    ACT's full and MLP-3 classifiers have these very keys and compute the same function.
+    """
+    needed = {"encoder.first_conv.0.weight", "blocks.blocks.0.attn.qkv.weight", "norm.weight", "pos_embed.0.weight"}
+    known = all(rename_key(key) is not None or key.startswith(_PRETRAIN_ONLY) for key in state)
+    return known and needed <= state.keys()
 
 
 UPSTREAMS = (

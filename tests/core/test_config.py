@@ -1,0 +1,166 @@
+"""From plain values to frozen dataclasses: types, nearest names, and every mistake at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pointlift.core.config import build, dump_yaml, merge, parse_overrides, to_dict
+from pointlift.core.errors import ConfigError, UsageError
+
+
+@dataclass(frozen=True)
+class Optim:
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float | None = None
+    scales: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"lr {self.lr}: expected a number above 0")
+
+
+@dataclass(frozen=True)
+class Run:
+    epochs: int
+    name: str = "x"
+    kind: Literal["full", "linear"] = "full"
+    pool: Literal["table", "all"] | int = "table"
+    optim: Optim = field(default_factory=Optim)
+    second: Optim | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], {}),
+        (["--epochs", "3"], {"epochs": 3}),
+        (["--epochs=3"], {"epochs": 3}),
+        (["--optim.lr", "0.5", "--optim.clip", "null"], {"optim": {"lr": 0.5, "clip": None}}),
+        (["--optim.lr", "-1"], {"optim": {"lr": -1}}),
+        (["--a-b.c-d", "true"], {"a_b": {"c_d": True}}),
+        (["--x", "[1, two]"], {"x": [1, "two"]}),
+        (["--x", "{head: 10}"], {"x": {"head": 10}}),
+        (["--name", "note: a colon"], {"name": "note: a colon"}),
+        (["--name", "2026-01-01"], {"name": "2026-01-01"}),
+        (["--name", "2026-13-41"], {"name": "2026-13-41"}),
+        (["--name", "[unclosed"], {"name": "[unclosed"}),
+        (["--name", "!!python/object/apply:os.getcwd []"], {"name": "!!python/object/apply:os.getcwd []"}),
+        (["--name", "'2024'"], {"name": "2024"}),
+        (["--name="], {"name": None}),
+        (["--name=a=b"], {"name": "a=b"}),
+        (["--x", "1", "--x", "2"], {"x": 2}),
+    ],
+)
+def test_overrides(words: list[str], expected: dict[str, Any]) -> None:
+    assert parse_overrides(words) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["epochs", "3"], "unexpected argument 'epochs'"),
+        (["-e", "3"], "unexpected argument '-e'"),
+        (["--"], "unexpected argument '--'"),
+        (["--epochs"], "--epochs has no value"),
+        (["--epochs", "--name", "x"], "--epochs has no value"),
+        (["--data", "x", "--data.root", "y"], "--data and --data.root are both given"),
+        (["--data.root", "y", "--data", "x"], "--data and an option below it are both given"),
+    ],
+)
+def test_wrong_overrides(words: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_overrides(words)
+
+
+def test_merge_replaces_leaves_and_joins_mappings() -> None:
+    base = {"a": 1, "b": {"c": 2, "d": [1, 2]}, "e": {"f": 1}}
+    over = {"b": {"d": [3]}, "e": 5, "g": {"h": 1}}
+    assert merge(base, over) == {"a": 1, "b": {"c": 2, "d": [3]}, "e": 5, "g": {"h": 1}}
+    assert base == {"a": 1, "b": {"c": 2, "d": [1, 2]}, "e": {"f": 1}}
+
+
+def test_build_converts_what_yaml_and_shells_write() -> None:
+    run = build(
+        Run,
+        {"epochs": "3", "name": 2024, "pool": "7", "optim": {"lr": "1e-4", "betas": [0, "0.5"]}, "options": {"a": 1}},
+    )
+    assert run == Run(3, "2024", pool=7, optim=Optim(1e-4, (0.0, 0.5)), options={"a": 1})
+    assert build(Run, {"epochs": 1, "second": {"lr": 2}}).second == Optim(2.0)
+    assert build(Run, {"epochs": 1, "second": None}).second is None
+    assert build(Run, {"epochs": 1, "optim": Optim(5)}).optim == Optim(5)
+
+
+def test_every_mistake_is_said_at_once() -> None:
+    values = {
+        "epocs": 3,
+        "kind": "ful",
+        "pool": "most",
+        "optim": {"lr": 0, "lrr": 1},
+        "second": {"betas": [1], "clipp": 1, "scales": {"head": "x"}},
+        "nonsense": 1,
+    }
+    with pytest.raises(ConfigError) as caught:
+        build(Run, values, where="recipe demo")
+    text = str(caught.value)
+    for part in (
+        "recipe demo: ",
+        "unknown key 'epocs'. Did you mean 'epochs'?",
+        "unknown key 'optim.lrr'. Did you mean 'optim.lr'?",
+        "unknown key 'second.clipp'. Did you mean 'second.clip'?",
+        "unknown key 'nonsense'",
+        "epochs: missing",
+        "kind: should be 'full' or 'linear' (given 'ful')",
+        "pool: should be 'table' or 'all' or should be a valid integer",
+        "optim: lr 0.0: expected a number above 0",
+        "second.betas.1: missing",
+        "second.scales.head: should be a valid number",
+    ):
+        assert part in text, text
+    assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize("value", [3, "x", [1]])
+def test_a_value_where_a_mapping_belongs(value: Any) -> None:
+    with pytest.raises(ConfigError, match="optim: should be a dictionary"):
+        build(Run, {"epochs": 1, "optim": value})
+
+
+def test_keys_need_not_be_text() -> None:
+    with pytest.raises(ConfigError, match="unknown key '1'"):
+        build(Run, {"epochs": 1, 1: 2})
+
+
+def test_true_is_no_name() -> None:
+    with pytest.raises(ConfigError, match="name: should be a valid string"):
+        build(Run, {"epochs": 1, "name": True})
+
+
+def test_to_dict_and_back() -> None:
+    run = Run(3, optim=Optim(0.1, (0.1, 0.2), 1.0, {"head": 2.0}), second=Optim(), options={"a": [1, {"b": None}]})
+    text = dump_yaml(to_dict(run))
+    assert build(Run, yaml.safe_load(text)) == run
+    assert list(to_dict(run)) == ["epochs", "name", "kind", "pool", "optim", "second", "options"]
+    assert to_dict(run)["optim"]["betas"] == [0.1, 0.2]
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.builds(
+        Run,
+        st.integers(),
+        st.text(),
+        pool=st.integers() | st.sampled_from(["table", "all"]),
+        optim=st.builds(Optim, lr=st.floats(1e-9, 1e9), clip=st.none() | st.floats(allow_nan=False)),
+        options=st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.text()),
+    )
+)
+def test_any_configuration_survives_yaml(run: Run) -> None:
+    assert build(Run, yaml.safe_load(dump_yaml(to_dict(run)))) == run
