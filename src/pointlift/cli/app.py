@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import sys
+import warnings
 
 import click
 import typer
@@ -58,6 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [w for w in words if w != "--debug"]
+    if not (debug or sys.warnoptions):
+        warnings.simplefilter("ignore")  # of libraries, meant for programmers; ours are logged
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     sys.exit(_run(words, debug))
 

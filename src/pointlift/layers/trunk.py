@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, cast
 
-import torch
 from torch import Tensor, nn
 
 from pointlift.layers.block import Block, BlockConfig
@@ -102,7 +101,7 @@ class Trunk(nn.Module):
     ) -> None:
         super().__init__()
         if drop_path_rates is None:
-            drop_path_rates = torch.linspace(0, config.drop_path, depth).tolist() if depth else []
+            drop_path_rates = [config.drop_path * i / max(depth - 1, 1) for i in range(depth)]
         if len(drop_path_rates) != depth:
             raise ValueError(f"{len(drop_path_rates)} drop path rates for {depth} blocks")
         eps = config.eps if norm_eps is None else norm_eps

@@ -1,0 +1,124 @@
+"""`create_model`: names, weights from files, heads that fit or start anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pointlift.core.config import to_dict
+from pointlift.core.errors import CheckpointError, CheckpointMismatchError, UnknownNameError
+from pointlift.models.registry import MODELS, create_model, list_models, load_into, new_model
+from pointlift.weights.entries import WEIGHTS
+from pointlift.weights.modelfile import describe, read_model_file, write_model_file
+
+SIZES = {"num_groups": 6, "group_size": 4, "depth": 1, "embed_dim": 12, "num_heads": 3, "head_hidden": (7, 9)}
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A trained-looking tiny model in our format."""
+    torch.manual_seed(0)
+    model = create_model("point_mae_tiny", num_classes=3, quirks="upstream", **SIZES)
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 1.5)
+    state = model.state_dict()
+    description = describe(model.arch, to_dict(model.config), state, classes=("a", "b", "c"), preprocess={"points": 64})
+    return write_model_file(tmp_path / "model.safetensors", state, description)
+
+
+def test_names() -> None:
+    assert list_models() == list(MODELS)
+    assert list_models("*tiny") == ["point_mae_tiny"]
+    assert list_models(pretrained=True) == ["point_mae_base"]
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'point_mae_base'.*pointlift list models"):
+        create_model("point_mea_base")
+
+
+def test_a_file_gives_back_the_model(saved: Path, clouds: Tensor) -> None:
+    for pretrained in (saved, str(saved)):
+        model = create_model("point_mae_tiny", pretrained=pretrained, **SIZES).eval()
+        state = read_model_file(saved).state
+        assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+        assert (model.classes, model.preprocess, model.origin) == (("a", "b", "c"), {"points": 64}, str(saved))
+        assert model.config.quirks == type(model.config.quirks).upstream()
+        assert model.load_report is not None
+        assert model.load_report.new == ()
+    paper = create_model("point_mae_tiny", pretrained=saved, quirks="paper", **SIZES)
+    assert paper.config.quirks == type(model.config.quirks)()
+
+
+@pytest.mark.parametrize("options", [{"num_classes": 3}, {"num_classes": 3, "head": "mlp3"}, {"head_hidden": [7, 9]}])
+def test_the_head_is_kept_when_it_is_the_one_wanted(saved: Path, options: dict) -> None:
+    model = create_model("point_mae_tiny", pretrained=saved, **options)
+    assert torch.equal(model.state_dict()["head.fc3.weight"], read_model_file(saved).state["head.fc3.weight"])
+    assert model.classes == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_classes": 7}, {"head": "linear"}, {"head_hidden": (4, 4)}, {"num_classes": 0}]
+)
+def test_another_head_starts_anew(saved: Path, options: dict, clouds: Tensor) -> None:
+    model = create_model("point_mae_tiny", pretrained=saved, **options).eval()
+    stored = read_model_file(saved).state
+    kept = {k for k, v in model.state_dict().items() if k in stored and torch.equal(v, stored[k])}
+    assert kept >= {k for k in stored if not k.startswith("head.")}
+    assert model.classes is None
+    assert set(model.load_report.dropped) == {k for k in stored if k.startswith("head.")}
+    assert all(k.startswith("head.") for k in model.load_report.new)
+    assert model({"xyz": clouds}).isfinite().all()
+
+
+def test_weights_of_other_sizes_are_refused(saved: Path) -> None:
+    with pytest.raises(CheckpointMismatchError) as caught:
+        create_model("point_mae_base", pretrained=saved)
+    text = str(caught.value)
+    assert "model.safetensors (point_mae_tiny: " in text
+    assert "into point_mae_base" in text
+    assert "the model has (" in text
+    with pytest.raises(CheckpointMismatchError, match="not in the checkpoint"):
+        create_model("point_mae_tiny", pretrained=saved, depth=2)
+
+
+def test_names_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POINTLIFT_HOME", str(tmp_path))
+    for call in (
+        {"name": "point_mae_base.modelnet_1k"},
+        {"name": "point_mae_base.modelnet_1k", "pretrained": True},
+        {"name": "point_mae_base", "pretrained": "modelnet_1k"},
+    ):
+        with pytest.raises(CheckpointError, match=r"'point_mae_base\.modelnet_1k' are not on this machine.*download"):
+            create_model(**call)
+    with pytest.raises(
+        UnknownNameError, match=r"no weights of point_mae_base 'modelnet1k'.* Did you mean 'modelnet_1k'"
+    ):
+        create_model("point_mae_base", pretrained="modelnet1k")
+    with pytest.raises(CheckpointError, match=r"no checkpoint at 'runs/none\.pth'"):
+        create_model("point_mae_base", pretrained="runs/none.pth")
+    with pytest.raises(CheckpointError, match="no checkpoint at 'none'"):
+        create_model("point_mae_base", pretrained=Path("none"))
+    with pytest.raises(CheckpointError, match="no default weights for 'point_mae_tiny'"):
+        create_model("point_mae_tiny", pretrained=True)
+
+
+def test_a_tag_is_not_mistaken_for_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POINTLIFT_HOME", str(tmp_path))
+    (tmp_path / "shapenet55").mkdir()
+    with pytest.raises(CheckpointError, match="not on this machine"):
+        create_model("point_mae_base", pretrained="shapenet55")
+
+
+def test_every_weights_entry_names_a_model() -> None:
+    assert all(name.partition(".")[0] in MODELS for name in WEIGHTS)
+
+
+def test_load_into_says_what_happened(saved: Path) -> None:
+    file = read_model_file(saved)
+    model = new_model(file.arch, file.config)
+    report = load_into(model, file)
+    assert str(report) == f"{len(file.state)} loaded, 0 derived, 0 dropped on purpose, 0 new, 0 unexplained"
+    assert to_dict(model.config) == file.config
