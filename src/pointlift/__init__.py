@@ -16,6 +16,7 @@ _HOME = {
     "OptimConfig": "engine.config",
     "PointCloud": "data.cloud",
     "PointLiftError": "core.errors",
+    "PointModel": "models.base",
     "Prediction": "tasks.predict",
     "Record": "tasks.record",
     "Run": "tasks.run",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from pointlift.adapt.io import load_model
 from pointlift.core.config import merge
 from pointlift.core.errors import UsageError
 from pointlift.data.dataset import LabelledDataset
+from pointlift.engine import distributed
 from pointlift.models.base import PointModel
 from pointlift.report import write_report
 from pointlift.tasks.config import finetune_config
@@ -47,9 +47,12 @@ def finetune(
         >>> run = pl.finetune(model, pl.load_dataset("my_clouds/"), epochs=50, out="runs/mine")  # doctest: +SKIP
     """
     if isinstance(model, str):
-        options["model"] = merge(options.get("model", {}), {"name": model})
-    else:
-        _check_options(model, options)
+        options["model"] = model
+    elif "adaptation" in options and model.adaptation is not None:
+        raise UsageError(
+            f"adaptation={options['adaptation']!r} for a model that is adapted already: {model.adaptation.config.name}",
+            "one of the two",
+        )
     if isinstance(dataset, str | os.PathLike):
         options["data"] = merge(options.get("data", {}), {"root": os.fspath(dataset)})
     run = _finetune(
@@ -60,19 +63,9 @@ def finetune(
         dataset=dataset if isinstance(dataset, LabelledDataset) else None,
         recipe=recipe,
     )
-    write_report(run.out)
+    if distributed.is_launched_main():
+        write_report(run.out)
     return run
-
-
-def _check_options(model: PointModel, options: Mapping[str, Any]) -> None:
-    """What a model in memory brings itself cannot be asked for again."""
-    if "model" in options:
-        raise UsageError("a model and options of a model", "one of the two")
-    if "adaptation" in options and model.adaptation is not None:
-        raise UsageError(
-            f"adaptation={options['adaptation']!r} for a model that is adapted already: {model.adaptation.config.name}",
-            "one of the two",
-        )
 
 
 def load(path: str | os.PathLike[str], *, base: str | os.PathLike[str] | None = None) -> PointModel:

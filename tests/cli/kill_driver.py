@@ -1,7 +1,8 @@
-"""Helper process of test_interrupted.py: `kill_driver.py RECIPE OUT KILLS SEED`.
+"""Helper process of test_interrupted.py: `kill_driver.py RECIPE OUT MOMENT…`.
 
-Runs `pointlift finetune RECIPE` whole in OUT/whole, and in OUT/killed through SIGKILLs with `--resume` after each.
-The heavy imports happen once; every run is a fork of this process, which itself never computes.
+Runs `pointlift finetune RECIPE` whole in OUT/whole, and in OUT/killed with `--resume` after a SIGKILL at each moment:
+`NAME:WHEN` of `arm`, or `clock`. Prints the moments at which the run was killed, as a JSON list. The heavy imports
+happen once; every run is a fork of this process, which itself never computes.
 """
 
 from __future__ import annotations
@@ -21,29 +22,20 @@ import pointlift.report
 from pointlift.cli import main
 from pointlift.tasks import finetune
 
-# (part of the file's name, when) or ("", what): every place where a run could be hurt.
-MOMENTS = [
-    ("origin.json", "half written"),
-    ("config.yaml", "before the name"),
-    ("config.yaml", "after the name"),
-    ("epoch-", "half written"),
-    ("epoch-", "before the name"),
-    ("epoch-", "after the name"),
-    ("", "scoring"),
-    ("weights.safetensors", "after the name"),
-    ("predictions.npz", "half written"),
-    ("predictions.npz", "after the name"),
-    ("record.json", "before the name"),
-    ("report.html", "before the name"),
-]
-
 
 def die(*_: object, **__: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def arm(name: str, when: str, nth: int) -> None:
-    """Make this process kill itself the `nth` time that it comes to a moment."""
+    """Make this process kill itself the `nth` time that it comes to a moment.
+
+    Args:
+        name: Part of the name of a file.
+        when: "half", "before" or "after": in the middle of writing it, or on either side of giving it its name;
+            "scoring": when the selected weights are scored, whatever the name.
+        nth: Of a file that is written more than once.
+    """
     seen = {"opened": 0, "named": 0}
     opened, replace = Path.open, os.replace
 
@@ -51,7 +43,7 @@ def arm(name: str, when: str, nth: int) -> None:
         file = opened(path, *args, **kwargs)
         if path.name.startswith(".writing-") and name in path.name:
             seen["opened"] += 1
-            if when == "half written" and seen["opened"] == nth:
+            if when == "half" and seen["opened"] == nth:
                 file.write(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
                 file.flush()
                 die()
@@ -61,10 +53,10 @@ def arm(name: str, when: str, nth: int) -> None:
         hit = name in Path(str(target)).name
         seen["named"] += hit
         hit = hit and seen["named"] == nth
-        if hit and when == "before the name":
+        if hit and when == "before":
             die()
         replace(source, target)
-        if hit and when == "after the name":
+        if hit and when == "after":
             die()
 
     if when == "scoring":
@@ -94,30 +86,24 @@ def forked(action: Callable[[], None], kill_after: float | None = None) -> bool:
     return False
 
 
-def run_through_kills(recipe: str, out: Path, kills: int, seed: int) -> list[str]:
-    """Returns the moments at which the run was killed."""
+def run_through_kills(recipe: str, out: Path, moments: list[str]) -> list[str]:
+    """The moments at which the run was killed: some come too late."""
     command = ["finetune", recipe, "--out", str(out / "killed"), "--resume"]
     started = time.perf_counter()
     forked(lambda: main(["finetune", recipe, "--out", str(out / "whole")]))
     whole = time.perf_counter() - started
-    chance = random.Random(seed)
-    moments = (
-        (MOMENTS * kills)[:kills] if kills >= len(MOMENTS) else sorted(chance.sample(MOMENTS, kills), key=MOMENTS.index)
-    )
+    chance = random.Random(0)
     done = []
-    for moment in sorted(moments, key=MOMENTS.index):
-        if moment[0] == "epoch-" and chance.random() < 0.5:  # a moment of the clock instead
-            forked(lambda: main(command), chance.uniform(0.2, 0.8) * whole)
-            done.append("at random")
-            continue
-        nth = 1 if moment[0] != "epoch-" else chance.randint(1, 2)
+    for moment in moments:
+        nth = chance.randint(1, 2) if moment.startswith("epoch-") else 1
 
-        def attacked(moment: tuple[str, str] = moment, nth: int = nth) -> None:
-            arm(*moment, nth)
+        def attacked(moment: str = moment, nth: int = nth) -> None:
+            if moment != "clock":
+                arm(*moment.split(":"), nth)
             main(command)
 
-        if forked(attacked):
-            done.append(" ".join(moment).strip())
+        if forked(attacked, chance.uniform(0.2, 0.45) * whole if moment == "clock" else None):
+            done.append(moment)
     forked(lambda: main(command))
     return done
 
@@ -126,5 +112,4 @@ if __name__ == "__main__":
     assert pointlift.report.write_report
     torch.set_num_threads(1)
     torch.optim.SGD([torch.zeros(1)])  # loads what torch loads with the first optimiser, once for all forks
-    _, recipe, out, kills, seed = sys.argv
-    print(json.dumps(run_through_kills(recipe, Path(out), int(kills), int(seed))))
+    print(json.dumps(run_through_kills(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])))

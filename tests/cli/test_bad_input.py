@@ -101,6 +101,8 @@ def test_wrong_device(run: Path, tmp_path: Path, verb: str) -> None:
     np.save(tmp_path / "c.npy", _CLOUD)
     words = {"predict": [tmp_path / "c.npy"], "evaluate": [], "features": [tmp_path / "c.npy", "--out", "f.npz"]}
     refused(cli(verb, run, *words[verb], "--device", "gpu0"), "gpu0", "cuda:0", code=2)
+    refused(cli(verb, run, *words[verb], "--device", "meta"), "'meta' cannot be used", code=2)
+    refused(cli(verb, run, *words[verb], "--device", "cuda:99"), "cuda", code=2)
     if not torch.cuda.is_available():
         refused(cli(verb, run, *words[verb], "--device", "cuda"), "no GPU", "cpu", code=2)
 

@@ -98,6 +98,7 @@ def test_info_of_name_run_and_file(run: Path) -> None:
     assert text.code == 0
     assert "point_transformer" in text.out
     assert "ball, box, disc, rod" in text.out
+    assert "weights best on validation" in text.out
 
 
 def test_info_of_an_adapter_needs_no_base(tmp_path: Path) -> None:
@@ -158,9 +159,10 @@ def test_default_out(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_out_that_holds_something(recipe: Path, run: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.doc").write_text("precious")
+    (tmp_path / "origin.json").write_text("also precious")
     refused(cli("finetune", recipe, "--out", tmp_path), "is not empty", "--resume", code=2)
     refused(cli("finetune", recipe, "--out", tmp_path, "--resume"), "is not empty", code=2)
-    assert [p.name for p in tmp_path.iterdir() if p.name != ".lock"] == ["thesis.doc"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "origin.json", "thesis.doc"]
     refused(cli("finetune", recipe, "--out", run), "is not empty", code=2)
 
 
@@ -360,7 +362,7 @@ def test_convert_wrong_use(tmp_path: Path) -> None:
     torch.save(released(), source)
     refused(cli("convert", source, tmp_path / "out.pth"), ".safetensors", code=2)
     refused(cli("convert", source, source.with_suffix(".safetensors"), "--num_group", "3"), "'num_groups'", code=2)
-    refused(cli("convert", source, tmp_path / "a.safetensors", "--num_classes", "9"), "unexplained", code=1)
+    refused(cli("convert", source, tmp_path / "a.safetensors", "--num_classes", "9"), "head", code=2)
     refused(cli("convert", source, tmp_path / "a.safetensors", "--preprocess.point", "9"), "'points'", code=2)
     assert not (tmp_path / "a.safetensors").exists()
     assert cli("convert", source, tmp_path / "a.safetensors").code == 0

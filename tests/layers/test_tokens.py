@@ -107,7 +107,7 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60, derandomize=True)
 @given(STEPS, st.sampled_from([None, "bool", "additive"]))
 def test_rows_stay_aligned_through_any_edits(steps: list[Step], kind: str | None) -> None:
     """Every row carries a number; position and mask of a row must always be those of its number."""

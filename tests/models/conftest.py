@@ -1,4 +1,4 @@
-"""Every registered model in a small form, so that a new one is covered the moment it registers."""
+"""Every registered family in a small form, so that a new one is covered the moment it registers."""
 
 from __future__ import annotations
 
@@ -30,8 +30,11 @@ POINTS = 40
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`name`: one name per family (names of a family differ in sizes alone); `every_name`: all of them."""
     if "name" in metafunc.fixturenames:
-        metafunc.parametrize("name", MODELS.names())
+        metafunc.parametrize("name", list({MODELS.get(n).config: n for n in MODELS}.values()))
+    if "every_name" in metafunc.fixturenames:
+        metafunc.parametrize("every_name", list(MODELS))
 
 
 @pytest.fixture

@@ -25,6 +25,14 @@ def test_logits(small, clouds: Tensor) -> None:
     assert logits.std() > 0
 
 
+def test_every_name_is_a_model(every_name: str, clouds: Tensor) -> None:
+    """At its own sizes, with few patches."""
+    model = create_model(every_name, num_classes=2, num_groups=4, group_size=4).eval()
+    assert model.arch == every_name
+    with torch.inference_mode():
+        assert model({"xyz": clouds}).shape == (4, 2)
+
+
 def test_every_parameter_learns(small, clouds: Tensor) -> None:
     model = small(head_dropout=0.0, drop_path=0.0).train()
     loss = F.cross_entropy(model({"xyz": clouds}), torch.tensor([0, 1, 2, 3]))

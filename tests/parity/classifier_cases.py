@@ -83,8 +83,8 @@ def _compare(name: str, found: Tensor, expected: Tensor, *, training: bool) -> N
         return
     kind = name.rsplit(": ", 1)[1].removeprefix("train_")
     if kind.startswith("grad/"):
-        # A batch of a few clouds: batch statistics amplify rounding in training mode.
-        tolerance = (1e-2 if training else 1e-3) * expected.abs().max().item() + 1e-7
+        # Statistics over a few clouds amplify rounding.
+        tolerance = (1e-2 if training and batch < 8 else 1e-3) * expected.abs().max().item() + 1e-7
     elif kind in ("logits", "loss"):
         tolerance = 1e-3 if training else 1e-5
     else:

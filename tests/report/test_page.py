@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from pointlift.core.errors import DataError
+from pointlift.core.errors import UsageError
 from pointlift.report import write_report
 from pointlift.report.gallery import gallery, normals
 from pointlift.report.page import render
@@ -300,7 +300,7 @@ def test_normals_of_a_plane_and_of_one_point():
 def test_a_page_that_cannot_be_written(tmp_path, write_run):
     write_run(tmp_path / "run", count=60)
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match="cannot write"):
+    with pytest.raises(UsageError, match="is a file"):
         write_report(tmp_path / "run", out=tmp_path / "file" / "report.html")
 
 
@@ -308,3 +308,25 @@ def test_importing_the_room_does_not_import_jinja2_or_torch():
     code = "import sys, pointlift.report; print({'jinja2', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("quirks", "said"),
+    [({}, False), ({"skip_near_origin": True}, True)],
+)
+def test_quirks_are_said_only_where_there_are_any(tmp_path, write_run, quirks, said):
+    write_run(tmp_path / "run", count=60, record={"quirks": quirks})
+    page = write_report(tmp_path / "run").read_text()
+    assert ("Quirks of the released code are switched on" in page) is said
+
+
+@pytest.mark.parametrize(
+    ("record", "warning"),
+    [
+        ({"split": "val", "epoch_rule": "best on validation"}, "chose the epoch"),
+        ({"split": "train", "epoch_rule": "last"}, "trained on"),
+    ],
+)
+def test_a_score_that_is_not_on_test_clouds_is_said_to_be_so(tmp_path, write_run, record, warning):
+    write_run(tmp_path / "run", count=60, record=record)
+    assert warning in write_report(tmp_path / "run").read_text()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from pointlift.cli.output import print_json
+from pointlift.cli.output import percent, print_json
 
 
 def info(
@@ -28,8 +28,18 @@ def info(
     if about["classes"]:
         print(f"  classes {', '.join(about['classes'])}")
     for key, value in about.get("file", {}).items():
-        if value not in (None, [], {}):
+        if key == "measured":
+            _print_scores(value)
+        elif value not in (None, [], {}):
             print(f"  {key}: {value}")
     for name, entry in about["weights"].items():
         scores = ", ".join(f"{k} {100 * v:.2f} % (reported)" for k, v in entry["reported"].items())
         print(f"  weights {name}: {entry['holds']}; {entry['licence']}; {entry['url']} {scores}".rstrip())
+
+
+def _print_scores(measured: dict[str, Any]) -> None:
+    metrics = measured["metrics"]
+    print(
+        f"  measured: {percent(metrics, 'overall_accuracy')} overall accuracy on {measured['split']} of "
+        f"{measured['dataset']}, protocol {measured['protocol']}, weights {measured['epoch_rule']}"
+    )

@@ -222,7 +222,7 @@ def _unknown_keys(cls: Any, values: Mapping[str, Any], prefix: str) -> list[str]
     mistakes = []
     for key, value in values.items():
         if key not in known:
-            near = did_you_mean(prefix + str(key), [prefix + name for name in known])
+            near = did_you_mean(str(key), known)
             mistakes.append(f"unknown key {prefix + str(key)!r}{'.' if near else ''}{near}")
         elif isinstance(value, Mapping) and _fields(known[key]):
             mistakes += _unknown_keys(known[key], value, f"{prefix}{key}.")

@@ -158,6 +158,7 @@ class Loader:
 
     def _worker_batches(self) -> Iterator[Batch | _Failure]:
         """The worker processes stay between epochs; each order tells them its epoch."""
+        import torch
         from torch.utils.data import DataLoader
 
         if self._processes is None:
@@ -168,6 +169,8 @@ class Loader:
                 num_workers=self.workers,
                 persistent_workers=True,
                 collate_fn=_as_is,
+                # Its own: drawing from the global one would make dropout depend on the number of workers.
+                generator=torch.Generator(),
             )
         yield from self._processes
 

@@ -186,6 +186,13 @@ def notes(run: RunFolder, accuracy: float | None) -> list[Note]:
         found.append(
             Note("The epoch was chosen on the split it is scored on (best on test). The score is optimistic.", True)
         )
+    split, rule = lookup(record, "split"), lookup(record, "epoch_rule")
+    if split == "val" and rule == "best on validation":
+        found.append(
+            Note("Scored on the validation clouds that chose the epoch: there was no test part. Optimistic.", True)
+        )
+    if split == "train":
+        found.append(Note("Scored on the clouds it was trained on. This says nothing about other clouds.", True))
     claimed = number_at(record, "metrics", "overall_accuracy")
     rounds = number_at(record, "voting", "rounds") or 0
     if accuracy is not None and claimed is not None and abs(accuracy - claimed) > 5e-4 and not rounds:
@@ -215,7 +222,7 @@ def notes(run: RunFolder, accuracy: float | None) -> list[Note]:
         found.append(Note(f"Data set: {plain(data_note)}"))
     found.extend(Note(plain(line)) for line in as_list(lookup(record, "notes")))
     if lookup(record, "quirks"):
-        found.append(Note("Upstream quirks are switched on, as listed under Model."))
+        found.append(Note("Quirks of the released code are switched on, as listed under Model."))
     found.append(Note("One run with one seed. A comparison needs at least three seeds or makes no claim."))
     if run.unread_lines:
         found.append(Note(f"{run.unread_lines} lines of metrics.jsonl could not be read and were left out."))

@@ -6,8 +6,6 @@ import base64
 import functools
 import hashlib
 import json
-import os
-import tempfile
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,8 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pointlift.core.errors import DataError
+from pointlift.engine.files import write_atomic
+from pointlift.engine.run_folder import make
 from pointlift.report import facts, scores, text
 from pointlift.report.curves import Panel, learning_curves
 from pointlift.report.gallery import Tile, gallery
@@ -43,11 +42,14 @@ def write_report(run_dir: Path, *, out: Path | None = None) -> Path:
         The path of the page.
 
     Raises:
-        DataError: Not a run folder, a file of it is malformed, or the page cannot be written.
+        DataError: Not a run folder, or a file of it is malformed.
+        PointLiftError: The page cannot be written.
     """
     run = read_run(Path(run_dir))
     target = Path(out) if out is not None else run.path / "report.html"
-    write_atomically(target, render(run))
+    page = render(run).encode("utf-8", errors="replace")
+    make(target.parent)
+    write_atomic(target, page, hint="Give another place, or free some space")
     return target
 
 
@@ -176,23 +178,3 @@ def cloud_data(record: dict[str, Any], tiles: list[Tile]) -> dict[str, Any]:
 def packaged(name: str) -> str:
     """A text file of `report/templates`."""
     return resources.files("pointlift.report").joinpath("templates", name).read_text("utf-8")
-
-
-def write_atomically(target: Path, page: str) -> None:
-    """Write beside the target and rename, so that an interrupted write leaves the old page."""
-    scratch: str | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
-            file.write(page)
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, target)
-    except OSError as error:
-        if scratch is not None:
-            Path(scratch).unlink(missing_ok=True)
-        raise DataError(
-            f"cannot write {target} ({error.strerror or error})",
-            "a folder that can be written to",
-            "Give another place with --out, or free some space",
-        ) from error

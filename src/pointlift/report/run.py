@@ -7,9 +7,6 @@ is executed: JSON, plain text, and numpy arrays without pickle.
 from __future__ import annotations
 
 import json
-import math
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from pointlift.core.errors import DataError, FileFormatError
+from pointlift.data.formats.arrays import NpzFile
+from pointlift.engine.logs import finite
 
 EXPECTED_FILES = "record.json, and optionally metrics.jsonl, predictions.npz, config.yaml"
 
@@ -183,32 +182,16 @@ def read_clouds(path: Path, arrays: dict[str, np.ndarray], index: np.ndarray) ->
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Every array of an `.npz` file; object arrays are refused, so nothing is unpickled."""
+    """Every array of an `.npz` file; object arrays and headers that promise more than is there are refused."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("a single array")
-            return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise FileFormatError(
-            f"{path} cannot be read ({error})",
-            "an .npz of plain arrays (logits, label, index, names)",
-            "Make it anew with `pointlift evaluate` on the run folder",
-        ) from error
+        with NpzFile(path) as archive:
+            return dict(archive)
+    except FileFormatError as error:
+        fix = "Make it anew: the run's command with --resume"
+        raise FileFormatError(error.given, error.expected, fix) from error
 
 
 def check(path: Path, name: str, array: np.ndarray, fits: bool, expected: str) -> None:
     """Raise `FileFormatError` unless `fits`."""
     if not fits:
         raise FileFormatError(f"{path}: {name} is {array.dtype} {array.shape}", expected)
-
-
-def finite(value: Any) -> Any:
-    """The same JSON value with NaN and infinity replaced by None, which JSON proper can hold."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [finite(item) for item in value]
-    return value

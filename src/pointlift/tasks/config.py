@@ -25,7 +25,7 @@ class ModelChoice:
     """Fields of the network's config: `--model.options.depth 6`."""
 
     @property
-    def weights(self) -> str | bool | None:
+    def weights(self) -> str | Literal[True] | None:
         """What the network starts from, for the record: a tag, a path, True (the default weights), or None."""
         return self.pretrained or self.name.partition(".")[2] or None
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pointlift.core.config import merge, to_dict
 from pointlift.core.errors import UsageError
-from pointlift.models.registry import from_file, load_into
+from pointlift.models.registry import from_file
 from pointlift.tasks.predict import data_config_of
 from pointlift.weights.load import LoadReport
 from pointlift.weights.modelfile import describe, read_model_file, write_model_file
@@ -55,7 +55,11 @@ def convert_checkpoint(
     if file.holds == "adapter":
         raise UsageError(f"{source} is an adapter", "a whole model or a released checkpoint")
     model = from_file(file, **(options or {}))
-    report = load_into(model, file)
+    report = model.load_report or LoadReport()
+    if any(key.startswith("head.") for key in report.dropped):
+        raise UsageError(
+            f"options that change the head of {source}", "the head that it holds: no other number of classes"
+        )
     model.preprocess = merge(file.preprocess, preprocess or {})
     data_config_of(model)  # refuses what is not a configuration
     state = model.base_state()

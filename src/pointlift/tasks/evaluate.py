@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -92,15 +93,14 @@ def evaluate(
         begun, started = time.perf_counter(), datetime.now(UTC)
         number_format = resolve_precision(precision, target)
         model.to(target)
-        if protocol == "plain":
-            loader = evaluation_loader(clouds, config, meta)
-            scores = plain_scores(model, loader, number_format)
-            metrics, voting = scores.metrics(), describe_voting(None)
-        else:
-            vote = vote if vote is not None and vote.rounds else VoteConfig(rounds=DEFAULT_ROUNDS)
-            loader = evaluation_loader(clouds, config, meta, stage="vote", seed=seed)
-            scores, metrics = vote_scores(model, loader, vote, number_format)
-            voting = describe_voting(vote)
+        voting = None if protocol == "plain" else vote if vote and vote.rounds else VoteConfig(rounds=DEFAULT_ROUNDS)
+        stage: Stage = "test" if voting is None else "vote"
+        with closing(evaluation_loader(clouds, config, meta, stage=stage, seed=seed)) as loader:
+            if voting is None:
+                scores = plain_scores(model, loader, number_format)
+                metrics = scores.metrics()
+            else:
+                scores, metrics = vote_scores(model, loader, voting, number_format)
         seconds = time.perf_counter() - begun
     record = Record(
         {
@@ -114,7 +114,7 @@ def evaluate(
             "points": config.points,
             "augmentation": loader.transform.describe(),
             "seed": seed,
-            "voting": voting,
+            "voting": describe_voting(voting),
             "model": describe_model(model),
             "training": None if training is None else dict(training),
             "quirks": to_dict(model.config.quirks),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -97,6 +97,8 @@ def finetune(
 
         distributed.from_main(lambda: _claim(stack, out, resume))
         job = _prepare(config, out, model, dataset, device)
+        for loader in job.loaders.values():
+            stack.callback(loader.close)
         # Nothing is written before the whole configuration has proved to work: a mistake leaves an empty folder.
         now = _origin(job, from_memory=model is not None, recipe=recipe, command=command)
         origin = distributed.from_main(lambda: _begin_or_check(job, now, resume))
@@ -252,10 +254,19 @@ def _origin(job: _Job, *, from_memory: bool, recipe: str | None, command: str | 
         recipe=recipe,
         command=command,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
-        from_memory=from_memory,
+        pretrained=_pretrained(job, from_memory),
         weights=state_hash(job.model.state_dict()),
         data=job.dataset.content_hash(),
     )
+
+
+def _pretrained(job: _Job, from_memory: bool) -> str | None:
+    """What the weights were, in words for the record; a model in memory may have been changed by its owner."""
+    source = job.model.origin
+    if from_memory:
+        return "a model in memory" + (f", read from {source}" if source else "")
+    weights = job.config.model.weights
+    return source if weights is True else weights
 
 
 def _begin_or_check(job: _Job, now: Origin, resume: bool) -> Origin:
@@ -288,13 +299,14 @@ def _score(job: _Job) -> _Scored:
     split = next(name for name in ("test", "val", "train") if name in job.parts)
     number_format = resolve_precision(config.precision, job.device)
     loaders = {name: loader for name, loader in job.loaders.items() if name != "train"}
-    if split == "train":
-        loaders["train"] = evaluation_loader(job.parts["train"], config.data, meta)
     plain = {name: plain_scores(job.model, loader, number_format) for name, loader in loaders.items()}
+    if split == "train":
+        with closing(evaluation_loader(job.parts["train"], config.data, meta)) as loader:
+            plain["train"] = plain_scores(job.model, loader, number_format)
     vote = None
     if config.vote.rounds:
-        loader = evaluation_loader(job.parts[split], config.data, meta, stage="vote", seed=config.seed)
-        _, vote = vote_scores(job.model, loader, config.vote, number_format)
+        with closing(evaluation_loader(job.parts[split], config.data, meta, stage="vote", seed=config.seed)) as loader:
+            _, vote = vote_scores(job.model, loader, config.vote, number_format)
     return _Scored(split, plain, vote, time.perf_counter() - begun)
 
 
@@ -340,7 +352,7 @@ def _record(job: _Job, origin: Origin, result: FitResult, scored: _Scored) -> Re
             "samples_seen": result.samples_seen,
             "model": {
                 **describe_model(model),
-                "pretrained": "unknown (a model in memory)" if origin.from_memory else config.model.weights,
+                "pretrained": origin.pretrained,
                 "initial_hash": origin.weights,
             },
             "quirks": to_dict(model.config.quirks),

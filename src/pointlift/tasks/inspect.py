@@ -10,7 +10,7 @@ import torch
 from pointlift.core.config import to_dict
 from pointlift.core.errors import DataError
 from pointlift.models.base import PointModel
-from pointlift.models.registry import MODELS, create_model, from_file
+from pointlift.models.registry import MODELS, create_model, from_file, new_model
 from pointlift.tasks.predict import data_config_of
 from pointlift.tasks.record import Record
 from pointlift.tasks.resolve import resolve_model
@@ -48,10 +48,9 @@ def inspect_model(name: str) -> dict[str, Any]:
 
 def _model_of(file: ModelFile) -> PointModel:
     """The model in a file; an adapter is described by the network that it belongs to."""
-    if file.holds == "adapter":
-        model = create_model(file.arch, **{k: v for k, v in file.config.items() if k != "quirks"})
-    else:
-        model = from_file(file)
+    if file.holds != "adapter":
+        return from_file(file)
+    model = new_model(file.arch, file.config)
     model.classes, model.preprocess = file.classes, dict(file.preprocess)
     return model
 

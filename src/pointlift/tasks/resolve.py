@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from pointlift.adapt.io import load_model
-from pointlift.core.errors import CheckpointError
+from pointlift.core.errors import CheckpointError, UsageError
 from pointlift.engine import distributed
 from pointlift.models.base import PointModel
 from pointlift.models.registry import MODELS, create_model
@@ -23,7 +23,13 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return distributed.check_device(name)
+    device = distributed.check_device(name)
+    try:
+        torch.zeros(1, device=device).item()  # torch knows the names of devices that this machine lacks
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"device {name!r} cannot be used: {reason}", "cpu, cuda, or cuda:0, cuda:1, …") from None
+    return device
 
 
 def resolve_model(name: str, *, base: str | None = None, device: str = "auto") -> PointModel:

@@ -20,6 +20,7 @@ from pointlift.tasks.predict import Prediction, Source, predict
 from pointlift.tasks.record import Record
 
 CONFIG, ORIGIN = "config.yaml", "origin.json"
+_LOCK = ".lock"
 
 # What says which data; the rest of a data configuration says what becomes of it.
 _WHICH_DATA = ("name", "root", "variant", "options", "up_axis", "unit", "limit")
@@ -33,7 +34,7 @@ class Origin:
         recipe: The recipe as it was given.
         command: The command line, or None from Python.
         started: ISO time.
-        from_memory: Whether the model was made by the caller, so that the configuration does not say its weights.
+        pretrained: What the weights were before training, or None for new ones.
         weights: sha256 of the weights before training.
         data: `LabelledDataset.content_hash`.
     """
@@ -41,7 +42,7 @@ class Origin:
     recipe: str | None
     command: str | None
     started: str
-    from_memory: bool
+    pretrained: str | None
     weights: str
     data: str
 
@@ -100,13 +101,15 @@ def has_run(out: Path) -> bool:
 
 
 def tidy(out: Path) -> None:
-    """Remove what a process that was killed before its run began, or while it wrote, left behind.
+    """Remove what a process left behind that was killed while it wrote, or before its run began.
 
-    Only the holder of the folder's lock may call this.
+    Only the holder of the folder's lock may call this. A folder that holds anything but a run is left as it is.
     """
-    remove_temporaries(out)
-    if not has_run(out):
-        (out / ORIGIN).unlink(missing_ok=True)
+    run = has_run(out)
+    if run or all(path.name in (_LOCK, ORIGIN) or path.name.startswith(".writing-") for path in out.iterdir()):
+        remove_temporaries(out)
+        if not run:
+            (out / ORIGIN).unlink(missing_ok=True)
 
 
 def read_run_config(out: Path) -> FinetuneConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,19 +95,30 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
         raise _damaged(path, str(error)) from error
 
 
-# Types in which runners store their metrics; building them runs no code from the file. numpy 1 wrote other names.
-_NUMPY_SCALARS: list[Any] = [
+def _scalar_under(module: str) -> Any:
+    """numpy's constructor of scalars under the address that a pickle names it by."""
+    construct: Any = np.float64(0).__reduce__()[0]
+
+    def scalar(*args: Any) -> Any:
+        return construct(*args)
+
+    scalar.__module__, scalar.__qualname__ = module, "scalar"
+    return scalar
+
+
+# Types in which runners store their metrics; building them runs no code from the file.
+_NUMPY_SCALARS = [
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")),
-    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
-    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+    _scalar_under("numpy.core.multiarray"),  # as numpy 1 wrote it
+    _scalar_under("numpy._core.multiarray"),
 ]
 
 
 def _read_torch(path: Path, start: bytes) -> Any:
     """What `torch.save` wrote, through torch's restricted reader."""
     try:
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_NUMPY_SCALARS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # arbitrary bytes make the readers below raise nearly anything
         text = " ".join(str(error).split())
@@ -120,7 +132,8 @@ def _read_torch(path: Path, start: bytes) -> Any:
                 "tensors alone (torch.save of a state dict, or safetensors)",
                 "in the environment that wrote it: torch.save({'model': checkpoint['base_model']}, 'weights_only.pth')",
             ) from error
-        raise _damaged(path, text) from error
+        # torch wraps the reason in advice to switch the restriction off.
+        raise _damaged(path, str(error.__context__ or error)) from error
 
 
 def _damaged(path: Path, reason: str) -> CheckpointError:

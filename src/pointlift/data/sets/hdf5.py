@@ -58,7 +58,8 @@ def _open(path: Path) -> tuple[Path, ArrayStore, np.ndarray]:
             missing = [k for k in ("data", "label") if not isinstance(file.get(k), h5py.Dataset)]
             if missing:
                 raise DataError(f"{path}: keys {', '.join(file)}", "datasets `data` and `label`")
-            _check_size(file["data"], path)
+            for key in ("data", "label"):
+                _check_stored_here(file, key, path)
             data, label = np.asarray(file["data"]), np.asarray(file["label"])
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:160]
@@ -68,11 +69,18 @@ def _open(path: Path) -> tuple[Path, ArrayStore, np.ndarray]:
     return path, ArrayStore(data, where=path), label.reshape(-1)
 
 
-def _check_size(dataset: Any, path: Path) -> None:
-    """Chunks that were never written take no room in the file: the shape alone could ask for any memory."""
-    limit = max(256 << 20, 100 * path.stat().st_size)
+def _check_stored_here(file: Any, key: str, path: Path) -> None:
+    """Refuse links to other files, and shapes beyond what the file can hold.
+
+    Chunks that were never written take no room in the file: the shape alone could ask for any memory.
+    """
+    import h5py
+
+    if not isinstance(file.get(key, getlink=True), h5py.HardLink) or file[key].external:
+        raise FileFormatError(f"{path}: `{key}` points to another place", "data in the file itself")
+    dataset, limit = file[key], max(256 << 20, 100 * path.stat().st_size)
     if dataset.size * dataset.dtype.itemsize > limit:
-        raise FileFormatError(f"{path}: `data` of shape {dataset.shape}", f"at most {limit:,} bytes for this file")
+        raise FileFormatError(f"{path}: `{key}` of shape {dataset.shape}", f"at most {limit:,} bytes for this file")
 
 
 def _split(parts: list[tuple[Path, ArrayStore, np.ndarray]]) -> CloudSplit:

@@ -1,0 +1,117 @@
+"""Small models of every family, pre-trained as far as a test can tell, and three toy adaptations that insert things."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pointlift.adapt.base import Adaptation, Parts
+from pointlift.adapt.registry import ADAPTATIONS
+from pointlift.core.config import to_dict
+from pointlift.layers.tokens import TokenState
+from pointlift.layers.trunk import BlockAdapter
+from pointlift.models.base import PointModel
+from pointlift.models.registry import create_model
+from pointlift.ops import Grouping
+from pointlift.weights.modelfile import describe, write_model_file
+
+# One per family and head; options that make it small.
+MODELS: dict[str, dict[str, Any]] = {
+    "point_mae_tiny": {
+        "num_groups": 6,
+        "group_size": 4,
+        "embed_dim": 12,
+        "depth": 2,
+        "num_heads": 3,
+        "patch_widths": (6, 8, 10),
+        "pos_hidden": 5,
+        "head_hidden": (7, 9),
+        "head_dropout": 0.0,
+        "drop_path": 0.0,
+    },
+}
+
+
+class ToyAdapter(BlockAdapter):
+    def __init__(self, dim: int, depth: int) -> None:
+        super().__init__()
+        self.prompts = nn.Parameter(torch.randn(depth, 1, 2, dim))
+        self.parallel = nn.Linear(dim, dim)
+        self.norm = nn.BatchNorm1d(dim)
+
+    def begin(self, batch: Mapping[str, Tensor], levels: Sequence[Grouping]) -> Tensor:
+        return levels[-1].centers.mean(1, keepdim=True).mean(-1, keepdim=True)
+
+    def before(self, index: int, state: TokenState, ctx: Tensor) -> TokenState:
+        return state.insert("toy", self.prompts[index] + ctx)
+
+    def branch(self, index: int, h: Tensor, state: TokenState, ctx: Tensor) -> Tensor:
+        return h + self.parallel(h)
+
+    def after(self, index: int, state: TokenState, ctx: Tensor) -> TokenState:
+        patches = state["patch"]
+        normed = self.norm(patches.flatten(0, 1)).view_as(patches)
+        return state.write("patch", patches + normed).drop("toy")
+
+
+@dataclass(frozen=True)
+class Toy(Adaptation):
+    """Inserts prompts, a parallel adapter and a BatchNorm into every block, and trains the class token too."""
+
+    name: ClassVar[str] = "toy"
+
+    def build(self, model: PointModel) -> BlockAdapter:
+        return ToyAdapter(model.embed_dim, len(model.trunk.blocks))
+
+    def trainable(self, parts: Parts) -> tuple[str, ...]:
+        return (*parts["head"], *parts["cls"])
+
+    def held_in_eval(self, parts: Parts) -> tuple[str, ...]:
+        return parts["patch_embed"]
+
+
+@pytest.fixture
+def toy() -> Iterator[None]:
+    """The toy adaptation is registered for the length of a test."""
+    ADAPTATIONS.register("toy", Toy)
+    yield
+    ADAPTATIONS._entries.pop("toy")
+
+
+@pytest.fixture
+def clouds() -> Tensor:
+    return torch.randn(4, 40, 3, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def base_file(tmp_path: Path) -> Callable[..., Path]:
+    """`base_file(arch, seed)`: a model file without a head, whose every tensor is random."""
+
+    def write(arch: str, seed: int = 0) -> Path:
+        torch.manual_seed(seed)
+        model = create_model(arch, **MODELS[arch])
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                nn.init.uniform_(buffer, 0.5, 1.5)
+        state = model.state_dict()
+        description = describe(arch, to_dict(model.config), state, classes=None, preprocess={"points": 40})
+        return write_model_file(tmp_path / f"{arch}-{seed}.safetensors", state, description)
+
+    return write
+
+
+@pytest.fixture
+def pretrained(base_file: Callable[..., Path]) -> Callable[..., PointModel]:
+    """`pretrained(arch)`: a model with those weights and a new head."""
+
+    def make(arch: str, seed: int = 0, **options: Any) -> PointModel:
+        torch.manual_seed(100)
+        return create_model(arch, pretrained=base_file(arch, seed), **{"num_classes": 3, **options})
+
+    return make
