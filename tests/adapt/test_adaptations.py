@@ -235,14 +235,14 @@ def test_act_counts_the_class_token(name: str, count: int) -> None:
 @pytest.mark.parametrize("train_cls", [True, False])
 def test_reports_of_the_frozen_protocols(name: str, count: int, train_cls: bool) -> None:
     model = create_model("point_mae_base", num_classes=15, depth=1)
-    report = adapt_model(model, name, train_cls=train_cls, move_statistics=True).report()
+    report = adapt_model(model, name, train_cls=train_cls, train_mode=True).report()
     assert report.trainable == count - (0 if train_cls else 768)
     assert report.trainable_without_head == (768 if train_cls else 0)
 
 
 def test_released_frozen_protocols_move_the_statistics(pretrained: Pretrained, clouds: Tensor) -> None:
     model = pretrained("point_mae_tiny")
-    handle = adapt_model(model, "linear", move_statistics=True)
+    handle = adapt_model(model, "linear", train_mode=True)
     before = snapshot(model)
     step(model, clouds)
     assert changed(model, before) == set(handle.changing())

@@ -38,7 +38,7 @@ def check_classifier(path: Path, upstream: Upstream, metadata: dict[str, str], t
             if name.startswith("train_") == training:
                 key = name.removeprefix(prefix)
                 assert key in found, f"{path.stem}: out/{name} has no counterpart"
-                _compare(f"{path.stem}: {name}", found[key](), value, training=training)
+                _compare(f"{path.stem}: {name}", found[key](), value, training=training, batch=len(batch["xyz"]))
                 compared.add(name)
     assert compared == set(expected), f"{path.stem}: not compared: {set(expected) - compared}"
 
@@ -76,7 +76,7 @@ def _run(model: PointModel, batch: dict[str, Tensor], upstream: Upstream) -> dic
     return Gradients(found)
 
 
-def _compare(name: str, found: Tensor, expected: Tensor, *, training: bool) -> None:
+def _compare(name: str, found: Tensor, expected: Tensor, *, training: bool, batch: int) -> None:
     found = found.detach().reshape(expected.shape)
     if not expected.is_floating_point():
         assert torch.equal(found, expected), f"{name} differs"

@@ -31,7 +31,8 @@ def test_plain_is_the_score_of_the_run(finished: Path, data: Path) -> None:
     assert record["voting"]["rounds"] == 0
     assert record["dataset"]["splits"] == {"test": 12}
     assert record["model"]["hash"] == run.record.data["model"]["hash"]
-    assert record["augmentation"]["augment"] is None
+    assert record["augmentation"] == {}
+    assert record["quirks"] == {}
     assert found.names == tuple(f"test/{i}" for i in range(12))
 
 

@@ -16,8 +16,9 @@ from pointlift.core.errors import DataError, UsageError
 from pointlift.data.loading import load_dataset
 from pointlift.engine.logs import read_metrics
 from pointlift.tasks import finetune as module
+from pointlift.tasks.evaluate import evaluate
 from pointlift.tasks.finetune import finetune
-from pointlift.tasks.run import Run, read_run_config
+from pointlift.tasks.run import Run, data_of_run, read_run_config
 from pointlift.weights.hashing import file_sha256
 
 RECORD = {
@@ -202,8 +203,17 @@ def test_data_in_memory_is_recorded_so_that_no_training_cloud_becomes_a_test_clo
     run = finetune(tiny_config(root, epochs=1, data={"root": None}), out=tmp_path / "run", dataset=dataset)
     kept = read_run_config(run.out).data
     assert kept.root == str(root)
-    assert kept.test_fraction == 0.0
-    assert run.record.data["split"] == "val"
+    assert kept.test_fraction == 0.2
+    assert run.record.data["split"] == "test"
+    again = evaluate(run.model, data=data_of_run(run.out, {}))
+    assert again.metrics == pytest.approx(run.record.metrics)
+
+
+def test_test_part_in_memory_is_not_split_again(tmp_path: Path) -> None:
+    root = write_data(tmp_path / "data")
+    run = finetune(tiny_config(root, epochs=1, data={"root": None}), out=tmp_path / "run", dataset=load_dataset(root))
+    assert read_run_config(run.out).data.test_fraction == 0.0
+    assert run.record.data["dataset"]["splits"]["test"] == len(load_dataset(root).test)
 
 
 def test_model_in_memory_is_recorded(data: Path, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_local_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         CheckpointError, match=r"'point_mae_base.scan_hardest' are not on this machine.*scan_hardest\.pth"
     ):
         entry.local_file()
-    path = tmp_path / "weights" / "scan_hardest.pth"
+    path = tmp_path / "weights" / "point_mae_base.scan_hardest.pth"
     path.parent.mkdir()
     path.write_bytes(b"abc")
     assert entry.local_file() == path

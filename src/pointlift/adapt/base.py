@@ -46,6 +46,10 @@ class Adaptation:
         """Prefixes of modules whose BatchNorm statistics stand still during training."""
         return ()
 
+    def still(self, parts: Parts) -> tuple[str, ...]:
+        """Prefixes of modules that stay in evaluation mode as a whole during training: no dropout, no drop path."""
+        return ()
+
 
 @dataclass(frozen=True)
 class AdaptationReport:
@@ -82,7 +86,7 @@ class AdaptationHandle:
         self._learned_before = {n for n, p in model.named_parameters() if p.requires_grad}
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith(learned))
-        model.held_in_eval = config.held_in_eval(parts)
+        model.held_in_eval, model.still = config.held_in_eval(parts), config.still(parts)
         model.train(model.training)  # those BatchNorms stand still from now on
         model.adaptation = self
         self._before = self._copies(k for k in self.changing() if not k.startswith("adapters."))
@@ -154,7 +158,7 @@ class AdaptationHandle:
         model.adapters.disabled.discard(self.config.name)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in self._learned_before)
-        model.held_in_eval, model.adaptation = (), None
+        model.held_in_eval, model.still, model.adaptation = (), (), None
         model.train(model.training)
 
     def _copies(self, names: Iterable[str]) -> dict[str, Tensor]:

@@ -13,18 +13,21 @@ from pointlift.models.heads import HeadKind
 class HeadOnly(Adaptation):
     """Only the head learns; the trunk's statistics stand still.
 
-    The released code also trains `cls_token` and `cls_pos` and lets the tokenizer's statistics move (their names
-    contain "cls"; the model stays in training mode): both are options here.
+    The released code also trains `cls_token` and `cls_pos` (their names contain "cls") and keeps the trunk in training
+    mode, so that the tokenizer's statistics move and drop path disturbs the features: both are options here.
     """
 
     train_cls: bool = False
-    move_statistics: bool = False
+    train_mode: bool = False
 
     def trainable(self, parts: Parts) -> tuple[str, ...]:
         return (*parts["head"], *(parts.get("cls", ()) if self.train_cls else ()))
 
     def held_in_eval(self, parts: Parts) -> tuple[str, ...]:
-        if self.move_statistics:
+        return self.still(parts)
+
+    def still(self, parts: Parts) -> tuple[str, ...]:
+        if self.train_mode:
             return ()
         return tuple(prefix for part, prefixes in parts.items() if part != "head" for prefix in prefixes)
 

@@ -10,7 +10,7 @@ from pointlift.adapt.registry import adapt_model
 from pointlift.core.config import build
 from pointlift.core.errors import CheckpointError
 from pointlift.models.base import HEAD_FIELDS, PointModel
-from pointlift.models.registry import from_file, new_model
+from pointlift.models.registry import from_file, new_model, sketch
 from pointlift.weights.load import load_state
 from pointlift.weights.modelfile import ModelFile, read_model_file
 
@@ -46,7 +46,9 @@ def _apply(model: PointModel, file: ModelFile) -> AdaptationHandle:
     check_base(model, file)
     trained = build(type(model.config), file.config, where=str(file.path))
     if any(getattr(model.config, name) != getattr(trained, name) for name in HEAD_FIELDS):
-        model.config = replace(model.config, **{name: getattr(trained, name) for name in HEAD_FIELDS})
+        config = replace(model.config, **{name: getattr(trained, name) for name in HEAD_FIELDS})
+        _check_fits(sketch(file, model.arch, config), file)
+        model.config = config
         model.reset_classifier(trained.num_classes)
     handle = adapt_model(model, options.pop("name"), **options)
     handle.load(file)
@@ -55,11 +57,24 @@ def _apply(model: PointModel, file: ModelFile) -> AdaptationHandle:
 
 def _from_adapter(file: ModelFile, base: str | Path | None) -> PointModel:
     adaptation_options(file)
+    plan = sketch(file)
+    _check_fits(plan, file)
+    needed = None
+    if any(key not in file.state for key in plan.base_state()):
+        needed = _base_file(file, base)
+        _load_base(sketch(needed, file.arch, plan.config), needed, file)
     model = new_model(file.arch, file.config)
-    if any(key not in file.state for key in model.base_state()):
-        _load_base(model, _base_file(file, base), file)
+    if needed is not None:
+        _load_base(model, needed, file)
     _apply(model, file)
     return model
+
+
+def _check_fits(plan: PointModel, file: ModelFile) -> None:
+    """That a network without memory has the adapter's own tensors in their shapes, and its head none beyond them."""
+    own = {k: v for k, v in file.state.items() if not k.startswith("adapters.")}
+    others = tuple(k for k in plan.base_state() if not k.startswith("head."))
+    load_state(plan, own, expected_new=others)
 
 
 def _base_file(file: ModelFile, base: str | Path | None) -> ModelFile:

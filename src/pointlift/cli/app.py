@@ -11,7 +11,6 @@ import os
 import sys
 import warnings
 
-import click
 import typer
 
 from pointlift.cli import convert, demo, doctor, evaluate, features, finetune, info, listing, predict, recipe, report
@@ -26,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+_INTERRUPTED = 130  # what typer makes of Ctrl-C
 # Verbs that take `--a.b value` overrides hand what typer does not know to the configuration.
 _OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -68,11 +68,13 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(words: list[str], debug: bool) -> int:
     try:
         code = typer.main.get_command(app).main(args=words, prog_name="pointlift", standalone_mode=False)
+        if code == _INTERRUPTED:
+            return _say("interrupted.", 1)
         return code if isinstance(code, int) else 0
     except BrokenPipeError:  # `pointlift list … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted.", 1)
     except Exception as error:
         if debug:
@@ -90,12 +92,13 @@ def _explain(error: Exception) -> int:
             return _say(error.format_message(), 2)
         return _say(f"error: {error.format_message()} `pointlift --help` shows what there is.", 2)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return _say(f"error: the disk is full ({error.filename or 'no space left'}). Free some space and --resume.", 1)
+        where = error.filename or "no space left"
+        return _say(f"error: the disk is full ({where}). Free some space; a run goes on with --resume.", 1)
     if isinstance(error, OSError):
         return _say(f"error: {error}", 1)
     # torch has its own, and this module does not import torch.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return _say("error: out of memory. Use fewer points or smaller batches (--data.batch_size).", 1)
+        return _say("error: out of memory. Use fewer or smaller clouds at a time (in training: --data.batch_size).", 1)
     kind = type(error).__name__
     return _say(f"internal error ({kind}): {error}\nThis is a defect of pointlift; --debug shows where.", 1)
 

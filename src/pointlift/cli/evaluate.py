@@ -49,7 +49,7 @@ def evaluate(
     data, vote = _overrides(ctx.args)
     run = Path(model)
     found = run_evaluate(
-        resolve_model(model, base=base, device=device),
+        resolve_model(model, base=base, device="cpu"),  # moved once the process knows its GPU
         protocol=protocol.value,
         split=split.value,
         data=data_of_run(run, data) if has_run(run) else data,

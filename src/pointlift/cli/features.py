@@ -30,7 +30,10 @@ def features(
 
     if out.suffix != ".npz":
         raise UsageError(f"--out {out}", "a file name ending in .npz")
-    found = list(features_many(resolve_model(model, base=base, device=device), paths, pooling=pooling))
+    network = resolve_model(model, base=base, device=device)
+    if network.origin is None:
+        say(f"{model} is untrained: these are features of random weights (seed 0)")
+    found = list(features_many(network, paths, pooling=pooling))
     arrays = {"features": np.stack([f for _, f in found]), "paths": np.array([str(c.path) for c, _ in found])}
     write_arrays(out, arrays)
     say(f"wrote {out}: {len(found)} vectors of {len(found[0][1])}")

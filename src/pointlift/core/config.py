@@ -6,8 +6,12 @@ Dataclasses are the single source of truth; pydantic checks the types at this bo
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
+import reprlib
 import types
 import typing
+from collections import deque
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -17,6 +21,22 @@ from pointlift.core.errors import ConfigError, UsageError, did_you_mean, unknown
 
 T = TypeVar("T")
 MAX_RECIPE_BYTES = 1_000_000
+MAX_MISTAKES = 20  # named one by one; the rest are counted
+
+
+class _Short(reprlib.Repr):
+    """What a message shows of a value that was given: a line, however large the value is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 80
+        self.maxlevel = 3
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if x.bit_length() <= 128 else f"an integer of {x.bit_length()} bits"
+
+
+_shown = _Short().repr
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
@@ -32,7 +52,7 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     while rest:
         word = rest.pop(0)
         if not word.startswith("--") or len(word) == 2:
-            raise UsageError(f"unexpected argument {word!r}", "overrides of the form --a.b value")
+            raise UsageError(f"unexpected argument {_shown(word)}", "overrides of the form --a.b value")
         key, equals, value = word[2:].partition("=")
         if not equals:
             if not rest or rest[0].startswith("--"):
@@ -104,7 +124,7 @@ def read_recipe(source: str | Path) -> dict[str, Any]:
         values = parse_yaml(text, where)
         parent = values.pop("extends", None)
         if not isinstance(parent, str | None):
-            raise ConfigError(f"{where}: extends is {parent!r}", "the name or path of one recipe")
+            raise ConfigError(f"{where}: extends is {_shown(parent)}", "the name or path of one recipe")
         if parent is not None and _is_file_name(parent):
             parent = Path(where).parent / parent
         recipe = merge(values, recipe)
@@ -133,16 +153,16 @@ def recipe_text(source: str | Path) -> tuple[str, str]:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} cannot be read: {error}", "a text file in UTF-8") from error
     if str(source) not in recipe_names():
-        raise unknown_name("recipe", str(source), recipe_names(), "`pointlift list recipes`")
+        raise unknown_name("recipe", str(source)[:200], recipe_names(), "`pointlift list recipes`")
     return (resources.files("pointlift") / "recipes" / f"{source}.yaml").read_text(encoding="utf-8"), str(source)
 
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """The mapping in a YAML text; tags that would build objects are refused."""
+    """The mapping in a YAML text; tags that would build objects are refused, and so are anchors and aliases."""
     try:
         value = _load_yaml(text)
     except ValueError as error:
-        raise ConfigError(f"{where} is not a YAML file: {error}", "plain YAML (no tags)") from error
+        raise ConfigError(f"{where} is not a YAML file: {error}", "plain YAML (no tags, anchors or aliases)") from error
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -151,7 +171,7 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
 
 
 def _load_yaml(text: str) -> Any:
-    """The value of a YAML text; tags that would build objects are refused.
+    """The value of a YAML text, without tags, anchors and aliases.
 
     Raises:
         ValueError: Whatever is wrong with it. PyYAML lets more out than its own errors: a date of month 13, a number
@@ -160,9 +180,26 @@ def _load_yaml(text: str) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=_loader())
     except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from error
+
+
+@functools.cache
+def _loader() -> type[Any]:
+    """PyYAML's safe loader without aliases: a kilobyte of them can stand for billions of values."""
+    import yaml
+
+    class PlainLoader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            event = self.peek_event()
+            if event.anchor is not None:
+                sign = "*" if self.check_event(yaml.AliasEvent) else "&"
+                reason = f"anchors and aliases are not read, {sign}{_shown(event.anchor)[1:-1]}"
+                raise yaml.composer.ComposerError(None, None, reason, event.start_mark)
+            return super().compose_node(parent, index)
+
+    return PlainLoader
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str = "configuration") -> T:
@@ -175,14 +212,23 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "configuration")
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
     mistakes = _unknown_keys(cls, values, "")
+    known = _without_unknown(cls, values)
+    said = _no_numbers(cls, known)
+    rules = ConfigDict(extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
     # A dataclass alone takes no pydantic config; inside a tuple it takes the tuple's.
-    adapter = TypeAdapter(tuple[cls], config=ConfigDict(extra="forbid", coerce_numbers_to_str=True))  # type: ignore[valid-type]
+    adapter = TypeAdapter(tuple[cls], config=rules)  # type: ignore[valid-type]
     try:
-        (built,) = adapter.validate_python((_without_unknown(cls, values),))
+        (built,) = adapter.validate_python((known,))
     except ValidationError as error:
-        mistakes += _say(cls, error.errors(include_url=False))
+        said = _say(cls, error.errors(include_url=False)) | said
+    except ValueError:  # pydantic cannot write an integer of thousands of digits as text
+        if not said:
+            raise
+    mistakes += [f"{where}: {text}".removeprefix(": ") for where, text in said.items()]
     if mistakes:
-        raise ConfigError(f"{where}: " + "; ".join(mistakes), fix="--print-config shows every key with its value")
+        more = len(mistakes) - MAX_MISTAKES
+        text = "; ".join(mistakes[:MAX_MISTAKES]) + (f"; and {more} more" if more > 0 else "")
+        raise ConfigError(f"{where}: {text}", fix="--print-config shows every key with its value")
     return built
 
 
@@ -198,18 +244,26 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def dump_yaml(values: Mapping[str, Any]) -> str:
-    """Plain values as YAML text, keys in their own order."""
+    """Plain values as YAML text, keys in their own order; a list that occurs twice is written twice."""
     import yaml
 
-    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=110)
+    class PlainDumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True  # `parse_yaml` reads none
+
+    return yaml.dump(dict(values), Dumper=PlainDumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union; of any other annotation itself."""
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return typing.get_args(annotation) if union else (annotation,)
 
 
 def _inner(annotation: Any) -> Any:
     """`Foo` of `Foo | None`, else the annotation itself."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        members = [a for a in typing.get_args(annotation) if a is not types.NoneType]
-        return members[0] if len(members) == 1 else annotation
-    return annotation
+    members = [a for a in _members(annotation) if a is not types.NoneType]
+    return members[0] if len(members) == 1 else annotation
 
 
 def _fields(annotation: Any) -> dict[str, Any]:
@@ -222,8 +276,8 @@ def _unknown_keys(cls: Any, values: Mapping[str, Any], prefix: str) -> list[str]
     mistakes = []
     for key, value in values.items():
         if key not in known:
-            near = did_you_mean(str(key), known)
-            mistakes.append(f"unknown key {prefix + str(key)!r}{'.' if near else ''}{near}")
+            near = did_you_mean(str(key)[:80], known) if len(mistakes) < MAX_MISTAKES else ""
+            mistakes.append(f"unknown key {_shown(prefix + str(key))}{'.' if near else ''}{near}")
         elif isinstance(value, Mapping) and _fields(known[key]):
             mistakes += _unknown_keys(known[key], value, f"{prefix}{key}.")
     return mistakes
@@ -238,15 +292,60 @@ def _without_unknown(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _say(cls: Any, errors: Sequence[Any]) -> list[str]:
-    """pydantic's errors, one per key: the members of a union each complain on their own."""
+def _no_numbers(cls: Any, values: Mapping[str, Any]) -> dict[str, str]:
+    """Mistakes that pydantic lets pass, by place: truth values for numbers, endless numbers under any annotation."""
+    said = {}
+    waiting: deque[tuple[str, Any, Any]] = deque([("", cls, values)])
+    while waiting:  # no recursion: a file may nest as deep as it likes
+        where, annotation, value = waiting.popleft()
+        if isinstance(value, bool) and not _takes_truth(annotation):
+            said[where] = f"should be a number (given {str(value).lower()})"
+        elif isinstance(value, float) and not math.isfinite(value):
+            said[where] = f"should be a finite number (given {value})"
+        elif isinstance(value, int) and value.bit_length() > 1024:  # beyond the largest float
+            said[where] = f"should be a smaller number (given {_shown(value)})"
+        elif isinstance(value, list | tuple):
+            waiting += ((_below(where, i), _item_type(annotation, i), v) for i, v in enumerate(value))
+        elif isinstance(value, Mapping):
+            waiting += ((_below(where, k), _item_type(annotation, k), v) for k, v in value.items())
+        elif dataclasses.is_dataclass(value):
+            own = [f.name for f in dataclasses.fields(value)]
+            waiting += ((_below(where, k), _item_type(type(value), k), getattr(value, k)) for k in own)
+    return said
+
+
+def _below(where: str, key: Any) -> str:
+    return f"{where}.{str(key)[:80]}".removeprefix(".")
+
+
+def _takes_truth(annotation: Any) -> bool:
+    """Whether true and false are values of this type, or are refused by pydantic anyway."""
+    members = _members(annotation)
+    return bool in members or not {int, float} & set(members)
+
+
+def _item_type(annotation: Any, key: Any) -> Any:
+    """The type of what `key` (an index, a name) finds in a container of this type."""
+    for member in _members(annotation):
+        arguments = typing.get_args(member)
+        if dataclasses.is_dataclass(member):
+            return _fields(member).get(key, Any)
+        if len(arguments) > 1 and typing.get_origin(member) is tuple and arguments[1] is not Ellipsis:
+            return arguments[key] if isinstance(key, int) and key < len(arguments) else Any
+        if arguments and typing.get_origin(member) is not typing.Literal:  # dict, list, tuple of any length
+            return arguments[0] if typing.get_origin(member) is tuple else arguments[-1]
+    return Any
+
+
+def _say(cls: Any, errors: Sequence[Any]) -> dict[str, str]:
+    """pydantic's errors by place, one per key: the members of a union each complain on their own."""
     said: dict[str, tuple[list[str], str]] = {}
     for item in errors:
         where = _dotted(cls, item["loc"][1:])
-        message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        given = "" if item["type"] in ("missing", "value_error") else f" (given {repr(item['input'])[:80]})"
+        message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")[:300]
+        given = "" if item["type"] in ("missing", "value_error") else f" (given {_shown(item['input'])})"
         said.setdefault(where, ([], given))[0].append("missing" if item["type"] == "missing" else message)
-    return [f"{where}: {' or '.join(messages)}{given}".removeprefix(": ") for where, (messages, given) in said.items()]
+    return {where: " or ".join(messages) + given for where, (messages, given) in said.items()}
 
 
 def _dotted(annotation: Any, loc: Sequence[int | str]) -> str:
@@ -254,7 +353,7 @@ def _dotted(annotation: Any, loc: Sequence[int | str]) -> str:
     parts = []
     for part in loc:
         annotation = _inner(annotation)
-        if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
-            parts.append(str(part))
+        if len(_members(annotation)) == 1:
+            parts.append(str(part)[:80])
         annotation = _fields(annotation).get(str(part), Any)
     return ".".join(parts)

@@ -74,7 +74,7 @@ class ResampleConfig:
     pool: Literal["table", "all"] | int = "table"
     test: Literal["fps", "first"] = "fps"
     pad: Literal["repeat", "error"] = "repeat"
-    skip_near_origin: bool = False
+    skip_near_origin: bool | None = None
     shared_subset: bool = False
     thin_above: int = 200_000
 

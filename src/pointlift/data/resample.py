@@ -82,10 +82,10 @@ def needs_fps(available: int, stage: Stage, points: int, config: ResampleConfig)
     if stage == "test":
         if available < points:
             return config.test == "fps" and points % available > 0
-        return config.test == "fps" and (available > points or config.skip_near_origin)
+        return config.test == "fps" and (available > points or bool(config.skip_near_origin))
     if config.pool == "all" or available < points:
         return False
-    return wanted_pool(available, points, config.pool) < available or config.skip_near_origin
+    return wanted_pool(available, points, config.pool) < available or bool(config.skip_near_origin)
 
 
 def fixed_rows(xyz: Float32, stage: Stage, points: int, config: ResampleConfig) -> np.ndarray | None:
@@ -105,11 +105,11 @@ def fixed_rows(xyz: Float32, stage: Stage, points: int, config: ResampleConfig) 
         if not fps:
             return None
         pool = min(wanted_pool(available, points, config.pool), available)
-        return farthest_rows(xyz, pool, skip_near_origin=config.skip_near_origin)
+        return farthest_rows(xyz, pool, skip_near_origin=bool(config.skip_near_origin))
     if available < points:
         copies, rest = divmod(points, available)
         extra = farthest_rows(xyz, rest) if fps else np.arange(rest)
         return np.concatenate([np.tile(np.arange(available), copies), extra])
     if fps:
-        return farthest_rows(xyz, points, skip_near_origin=config.skip_near_origin)
+        return farthest_rows(xyz, points, skip_near_origin=bool(config.skip_near_origin))
     return np.arange(points) if available > points else None

@@ -162,7 +162,9 @@ def _wrap(model: _Losses) -> nn.Module:
         return model
     # Buffers are not sent before every step: `run_epoch` does it once at the end. torch 2.13 renames the option.
     known = inspect.signature(DistributedDataParallel).parameters
-    buffers: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+    buffers: dict[str, Any] = {
+        "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
+    }
     return DistributedDataParallel(model, find_unused_parameters=True, gradient_as_bucket_view=True, **buffers)
 
 

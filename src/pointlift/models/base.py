@@ -31,6 +31,7 @@ class PointModel(nn.Module, ABC):
         layout: "dense" reads `xyz` (B, N, 3); "packed" reads `xyz` (P, 3) with `offsets`.
         adapters: What is inserted into its trunk, in order; not part of the base's state.
         held_in_eval: Prefixes of modules whose BatchNorms stay in evaluation mode during training.
+        still: Prefixes of modules that stay in evaluation mode as a whole during training.
         adaptation: The handle of the adaptation in force, or None.
         classes: Class names in label order, once known; travel with saved weights.
         preprocess: What a cloud must go through before the model, once known; travels with saved weights.
@@ -47,6 +48,7 @@ class PointModel(nn.Module, ABC):
         super().__init__()
         self.adapters = Adapters()
         self.held_in_eval: tuple[str, ...] = ()
+        self.still: tuple[str, ...] = ()
         self.adaptation: Any = None
         self.classes: tuple[str, ...] | None = None
         self.preprocess: dict[str, Any] = {}
@@ -111,11 +113,12 @@ class PointModel(nn.Module, ABC):
         return self.adapters, self.adapters.begin(batch, levels)
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode, except for the BatchNorms that the adaptation holds."""
+        """Training mode, except for what the adaptation holds."""
         super().train(mode)
         if mode:
             for name, module in self.named_modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm) and name.startswith(self.held_in_eval):
+                norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+                if (norm and name.startswith(self.held_in_eval)) or f"{name}.".startswith(self.still):
                     module.eval()
         return self
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from pointlift.core.config import build
 from pointlift.core.errors import CheckpointError, CheckpointMismatchError, UsageError, unknown_name
 from pointlift.core.registry import Registry
@@ -27,6 +29,10 @@ class ModelEntry:
     about: str = ""
     paper: str = ""
 
+
+# What a file may ask for beyond what it holds: blocks of a network that is compared with it, values of a new head.
+MAX_DEPTH = 1000
+MAX_NEW_VALUES = 2**28
 
 MODELS: Registry[ModelEntry] = Registry("model", "`pointlift list models`")
 
@@ -131,9 +137,11 @@ def from_file(
     # Sizes that another name fixes win, so that a file of other sizes is refused instead of renamed.
     fixed = {} if arch == file.arch else MODELS.get(arch).sizes
     stored = {**file.config, **fixed}
-    model = new_model(arch, {**stored, **options, **_given(num_classes)}, quirks or file.quirks)
-    in_file = build(type(model.config), stored, where=str(file.path))
-    same_head = all(getattr(model.config, name) == getattr(in_file, name) for name in HEAD_FIELDS)
+    config = _config(arch, {**stored, **options, **_given(num_classes)}, quirks or file.quirks)
+    in_file = build(type(config), stored, where=str(file.path))
+    same_head = all(getattr(config, name) == getattr(in_file, name) for name in HEAD_FIELDS)
+    _check_fits(arch, config, file, with_head=same_head)
+    model = _network(arch, config)
     model.load_report = load_into(model, file, with_head=same_head)
     model.classes = file.classes if same_head else None
     model.preprocess = dict(file.preprocess)
@@ -147,16 +155,74 @@ def _given(num_classes: int | None) -> dict[str, int]:
 
 def new_model(arch: str, values: Mapping[str, Any], quirks: str | None = None) -> PointModel:
     """A model with fresh weights from a whole config, as `values` (those of its `config`, or of a file)."""
-    entry = MODELS.get(arch)
-    config = build(entry.config, values, where=f"options of {arch}")
-    if quirks is not None:
-        kinds = type(config.quirks)
-        if quirks not in ("paper", "upstream"):
-            raise UsageError(f"quirks {quirks!r}", "paper or upstream")
-        config = replace(config, quirks=kinds() if quirks == "paper" else kinds.upstream())
-    model = entry.network(config)
+    return _network(arch, _config(arch, values, quirks))
+
+
+def _config(arch: str, values: Mapping[str, Any], quirks: str | None) -> Any:
+    config = build(MODELS.get(arch).config, values, where=f"options of {arch}")
+    if quirks is None:
+        return config
+    kinds = type(config.quirks)
+    if quirks not in ("paper", "upstream"):
+        raise UsageError(f"quirks {quirks!r}", "paper or upstream")
+    return replace(config, quirks=kinds() if quirks == "paper" else kinds.upstream())
+
+
+def _network(arch: str, config: Any) -> PointModel:
+    model = MODELS.get(arch).network(config)
     model.arch = arch
     return model
+
+
+def sketch(file: ModelFile, arch: str | None = None, config: Any = None) -> PointModel:
+    """The network that a file describes, on the meta device: names and shapes, no memory, no random numbers.
+
+    Sizes in a file are claims. Loading into the sketch compares them with the tensors before memory is taken.
+
+    Args:
+        arch: Another architecture than the file's.
+        config: Another config than the file's.
+
+    Raises:
+        CheckpointMismatchError: Sizes that no file can hold, or tensors that stand for more bytes than it has.
+    """
+    arch = arch or file.arch
+    if config is None:
+        config = _config(arch, file.config, None)
+    _check_held(file)
+    depth = getattr(config, "depth", 0)
+    if (sum(depth) if isinstance(depth, tuple) else depth) > MAX_DEPTH:
+        raise CheckpointMismatchError(f"{file.path} asks for depth={depth}", f"at most {MAX_DEPTH} blocks")
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            return _network(arch, config)
+    except (RuntimeError, TypeError, OverflowError) as error:  # torch on a size beyond 64 bits
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointMismatchError(f"{file.path} asks for sizes that cannot be: {reason}", "a real network") from error
+
+
+def _check_held(file: ModelFile) -> None:
+    """That a file holds every value of its tensors: a view can repeat a single one a million times over."""
+    storages = {v.untyped_storage().data_ptr(): v.untyped_storage().nbytes() for v in file.state.values()}
+    largest = max(file.state, key=lambda k: file.state[k].nbytes)
+    if sum(v.nbytes for v in file.state.values()) > sum(storages.values()):
+        raise CheckpointMismatchError(
+            f"{file.path} repeats values instead of holding its tensors "
+            f"(largest: {largest} {tuple(file.state[largest].shape)})",
+            "a checkpoint whose tensors do not share memory",
+            "where it was written: torch.save({k: v.clone() for k, v in state.items()}, path)",
+        )
+
+
+def _check_fits(arch: str, config: Any, file: ModelFile, *, with_head: bool) -> None:
+    """That the network has the file's tensors, before memory is taken for it; the same errors as loading."""
+    plan = sketch(file, arch, config)
+    new = set(load_into(plan, file, with_head=with_head).new)
+    wanted = sum(v.numel() for k, v in plan.state_dict().items() if k in new)
+    if wanted > MAX_NEW_VALUES:
+        raise CheckpointMismatchError(
+            f"{file.path} holds no head, and one as it describes has {wanted} values", f"at most {MAX_NEW_VALUES}"
+        )
 
 
 def _weights_file(arch: str, pretrained: str | Path | Literal[True]) -> ModelFile:
@@ -169,14 +235,21 @@ def _weights_file(arch: str, pretrained: str | Path | Literal[True]) -> ModelFil
                 "pretrained=PATH of a checkpoint, or pretrained=False for a new model",
                 f"released weights known for it: {', '.join(known) or 'none'}",
             )
-        return read_model_file(WEIGHTS.get(packaged[0]).local_file())
+        return _listed(packaged[0])
     if f"{arch}.{pretrained}" in WEIGHTS:
-        return read_model_file(WEIGHTS.get(f"{arch}.{pretrained}").local_file())
+        return _listed(f"{arch}.{pretrained}")
     path = Path(pretrained)
     if path.exists() or path.suffix or len(path.parts) > 1 or isinstance(pretrained, Path):
         return read_model_file(path)
     tags = [name.partition(".")[2] for name in known]
     raise unknown_name(f"weights of {arch}", str(pretrained), tags, "`pointlift list weights`")
+
+
+def _listed(name: str) -> ModelFile:
+    """The file of a weights entry, with what the entry knows beyond the tensors."""
+    entry = WEIGHTS.get(name)
+    file = read_model_file(entry.local_file(), config=entry.config)
+    return replace(file, classes=file.classes or entry.classes)
 
 
 def load_into(model: PointModel, file: ModelFile, *, with_head: bool = True) -> LoadReport:

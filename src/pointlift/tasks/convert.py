@@ -14,6 +14,9 @@ from pointlift.tasks.predict import data_config_of
 from pointlift.weights.load import LoadReport
 from pointlift.weights.modelfile import describe, read_model_file, write_model_file
 
+# What no tensor of a point transformer tells; where a released config differs, clouds are prepared differently too.
+UNSEEN = ("num_groups", "group_size", "num_heads")
+
 
 @dataclass(frozen=True)
 class Conversion:
@@ -51,7 +54,8 @@ def convert_checkpoint(
         raise UsageError(f"output {str(target)!r}", "a file name ending in .safetensors")
     if target.exists():
         raise UsageError(f"{target} exists already", "a new file name")
-    file = read_model_file(source)
+    unseen = {k: v for k, v in (options or {}).items() if k in UNSEEN}
+    file = read_model_file(source, config=unseen)
     if file.holds == "adapter":
         raise UsageError(f"{source} is an adapter", "a whole model or a released checkpoint")
     model = from_file(file, **(options or {}))

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pointlift.core.config import to_dict
 from pointlift.core.errors import DataError, UsageError
 from pointlift.core.seeds import derive
 from pointlift.data.config import DataConfig
@@ -27,7 +26,16 @@ from pointlift.models.base import PointModel
 from pointlift.tasks.classification import Scores, score
 from pointlift.tasks.config import VoteConfig
 from pointlift.tasks.predict import data_config_of
-from pointlift.tasks.record import SCHEMA, Record, describe_dataset, describe_device, describe_model, versions
+from pointlift.tasks.record import (
+    SCHEMA,
+    Record,
+    describe_dataset,
+    describe_device,
+    describe_model,
+    describe_quirks,
+    describe_transform,
+    versions,
+)
 from pointlift.tasks.resolve import resolve_device
 
 Protocol = Literal["plain", "vote"]
@@ -112,12 +120,12 @@ def evaluate(
             "split": split,
             "metrics": metrics,
             "points": config.points,
-            "augmentation": loader.transform.describe(),
+            **describe_transform(loader.transform),
             "seed": seed,
             "voting": describe_voting(voting),
             "model": describe_model(model),
             "training": None if training is None else dict(training),
-            "quirks": to_dict(model.config.quirks),
+            "quirks": describe_quirks(model),
             "versions": versions(),
             "device": describe_device(target, number_format.name),
             "time": {

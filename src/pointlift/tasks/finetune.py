@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -31,12 +32,22 @@ from pointlift.tasks.config import AdaptationChoice, FinetuneConfig, ModelChoice
 from pointlift.tasks.evaluate import check_sizes, describe_voting, evaluation_loader, plain_scores, vote_scores
 from pointlift.tasks.predict import preprocess_of
 from pointlift.tasks.predictions import write_predictions
-from pointlift.tasks.record import SCHEMA, Record, describe_dataset, describe_device, describe_model, versions
+from pointlift.tasks.record import (
+    SCHEMA,
+    Record,
+    describe_dataset,
+    describe_device,
+    describe_model,
+    describe_quirks,
+    describe_transform,
+    versions,
+)
 from pointlift.tasks.resolve import resolve_device
 from pointlift.tasks.run import Origin, Run, has_run, read_origin, read_run_config, tidy, write_start
 from pointlift.weights.hashing import file_sha256, state_hash
 from pointlift.weights.modelfile import TENSORS, describe, write_model_folder
 
+logger = logging.getLogger(__name__)
 Splits = dict[str, CloudSplit]
 
 
@@ -140,23 +151,35 @@ def _prepare(
     if dataset is None:
         dataset = dataset_from_config(config.data)
     else:
-        config = _with_dataset(config, dataset)
+        config, dataset = _with_dataset(config, dataset)
     parts = _parts(dataset, config)
     given = model is not None
     model = _model(config, model, dataset)
+    config = _with_sampling_of(config, model)
+    model.preprocess = preprocess_of(replace(config.data, up_axis=config.data.up_axis or dataset.meta.up_axis))
     if given:
         config = _with_model(config, model)
     for split in parts.values():
         check_sizes(split, model)
     loaders = {name: evaluation_loader(parts[name], config.data, dataset.meta) for name in parts if name != "train"}
+    if "test" not in parts:
+        logger.warning(
+            "there is no test part: the score will be that of %s",
+            "the validation part, which chooses the epoch" if "val" in parts else "the training part itself",
+        )
     loaders["train"] = _train_loader(config, dataset, parts["train"], model)
     return _Job(out, config, dataset, parts, model, loaders, device)
 
 
-def _with_dataset(config: FinetuneConfig, dataset: LabelledDataset) -> FinetuneConfig:
-    """The configuration for data in memory: its folder, and no further splitting, which would mix train and test."""
+def _with_dataset(config: FinetuneConfig, dataset: LabelledDataset) -> tuple[FinetuneConfig, LabelledDataset]:
+    """The configuration for data in memory: its folder, and the test part held out of it if it brings none.
+
+    A test part that is there already is not split again: that would mix train and test.
+    """
     root = None if dataset.root is None else str(dataset.root)
-    return replace(config, data=replace(config.data, root=root, test_fraction=0.0, limit=None))
+    fraction = config.data.test_fraction if dataset.test is None else 0.0
+    data = replace(config.data, root=root, test_fraction=fraction, limit=None)
+    return replace(config, data=data), dataset.with_test_fraction(fraction, data.split_seed)
 
 
 def _with_model(config: FinetuneConfig, model: PointModel) -> FinetuneConfig:
@@ -204,8 +227,16 @@ def _model(config: FinetuneConfig, model: PointModel | None, dataset: LabelledDa
             f"--data.points {model.min_points}, or fewer groups: --model.options.num_groups",
         )
     model.classes = classes
-    model.preprocess = preprocess_of(replace(config.data, up_axis=config.data.up_axis or dataset.meta.up_axis))
     return model
+
+
+def _with_sampling_of(config: FinetuneConfig, model: PointModel) -> FinetuneConfig:
+    """The near-origin rule of sampling belongs to weights: what was not asked for is as they were trained."""
+    resample = config.data.resample
+    if resample.skip_near_origin is not None:
+        return config
+    skip = bool((model.preprocess.get("resample") or {}).get("skip_near_origin"))
+    return replace(config, data=replace(config.data, resample=replace(resample, skip_near_origin=skip)))
 
 
 def _created(choice: ModelChoice, num_classes: int) -> PointModel:
@@ -343,7 +374,7 @@ def _record(job: _Job, origin: Origin, result: FitResult, scored: _Scored) -> Re
             "metrics": scored.plain[scored.split].metrics() | vote,
             "validation": None if validation is None else validation.metrics(),
             "points": config.data.points,
-            "augmentation": job.loaders["train"].transform.describe(),
+            **describe_transform(job.loaders["train"].transform),
             "seed": config.seed,
             "voting": describe_voting(config.vote),
             "epoch_rule": result.epoch_rule,
@@ -355,7 +386,7 @@ def _record(job: _Job, origin: Origin, result: FitResult, scored: _Scored) -> Re
                 "pretrained": origin.pretrained,
                 "initial_hash": origin.weights,
             },
-            "quirks": to_dict(model.config.quirks),
+            "quirks": describe_quirks(model),
             "checkpoint_sha256": file_sha256(job.out / "model" / TENSORS),
             "versions": versions(),
             "device": describe_device(job.device, result.precision),

@@ -13,7 +13,9 @@ import torch
 
 from pointlift.core.config import to_dict
 from pointlift.core.errors import DataError
+from pointlift.data.config import AugmentConfig
 from pointlift.data.dataset import LabelledDataset
+from pointlift.data.pipeline import CloudTransform
 from pointlift.models.base import PointModel
 from pointlift.tasks.files import write_json
 from pointlift.weights.hashing import state_hash
@@ -81,6 +83,27 @@ def describe_model(model: PointModel) -> dict[str, Any]:
         "hash": state_hash(model.state_dict()),
     }
     return said if model.adaptation is None else said | asdict(model.adaptation.report())
+
+
+def describe_quirks(model: PointModel) -> dict[str, Any]:
+    """The `quirks` part of a record: what differs from the paper; empty for a model that does what it says."""
+    quirks = model.config.quirks
+    paper, own = asdict(type(quirks)()), asdict(quirks)
+    return {name: value for name, value in own.items() if value != paper[name]}
+
+
+def describe_transform(transform: CloudTransform) -> dict[str, Any]:
+    """What clouds went through: `augmentation` (what acts, only), `preprocessing`, and `notes` on what could not."""
+    said = transform.describe()
+    neutral = asdict(AugmentConfig.none())
+    acts = {k: v for k, v in (said["augment"] or {}).items() if v != neutral[k]}
+    if "scale" in acts:
+        acts["anisotropic"] = said["augment"]["anisotropic"]
+    return {
+        "augmentation": acts,
+        "preprocessing": {key: said[key] for key in ("stage", "normalize", "up_axis", "resample")},
+        "notes": said["notes"],
+    }
 
 
 def versions() -> dict[str, str]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
 
 from pointlift.adapt.io import load_model
 from pointlift.core.errors import CheckpointError, UsageError
+from pointlift.core.seeds import seed_everything
 from pointlift.engine import distributed
 from pointlift.models.base import PointModel
 from pointlift.models.registry import MODELS, create_model
 
+logger = logging.getLogger(__name__)
 _WEIGHT_ENDINGS = {".pth", ".pt", ".safetensors", ".ckpt"}
 
 
@@ -24,11 +27,9 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = distributed.check_device(name)
-    try:
-        torch.zeros(1, device=device).item()  # torch knows the names of devices that this machine lacks
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"device {name!r} cannot be used: {reason}", "cpu, cuda, or cuda:0, cuda:1, …") from None
+    # Only looked at, not used: under torchrun every process would otherwise open the first GPU.
+    if device.type not in ("cpu", "cuda") or (device.index or 0) >= max(torch.cuda.device_count(), 1):
+        raise UsageError(f"device {name!r} is not on this machine", "cpu, cuda, or cuda:0, cuda:1, …")
     return device
 
 
@@ -49,10 +50,14 @@ def resolve_model(name: str, *, base: str | None = None, device: str = "auto") -
     target = resolve_device(device)
     path = Path(name)
     if path.exists():
-        return load_model(path, base=base)[0].to(target)
+        model, file = load_model(path, base=base)
+        if file.assumed:
+            logger.warning("%s: assumed %s", name, "; ".join(file.assumed))
+        return model.to(target)
     if "/" in name or path.suffix in _WEIGHT_ENDINGS:
         raise CheckpointError(
             f"no run folder or file {name!r}", "a path, or a name of `pointlift list models`", f"looked in {Path.cwd()}"
         )
     MODELS.get(name.partition(".")[0])
+    seed_everything(0)  # an untrained model is the same one every time
     return create_model(name, pretrained="." in name).eval().to(target)

@@ -114,6 +114,8 @@ _point_mae(
     {"modelnet40/overall_accuracy": 0.932, "modelnet40/vote": 0.938},
 )
 _point_mae("modelnet_8k", "modelnet_8k.pth", MODELNET40_CLASSES, 512, {"modelnet40/vote": 0.9404})
-_point_mae("scan_hardest", "scan_hardest.pth", SCANOBJECTNN_CLASSES, 128, {_SCAN + "pb_t50_rs/overall_accuracy": 0.8518})
+_point_mae(
+    "scan_hardest", "scan_hardest.pth", SCANOBJECTNN_CLASSES, 128, {_SCAN + "pb_t50_rs/overall_accuracy": 0.8518}
+)
 _point_mae("scan_objbg", "scan_objbg.pth", SCANOBJECTNN_CLASSES, 128, {_SCAN + "obj_bg/overall_accuracy": 0.9002})
 _point_mae("scan_objonly", "scan_objonly.pth", SCANOBJECTNN_CLASSES, 128, {_SCAN + "obj_only/overall_accuracy": 0.8829})

@@ -108,18 +108,23 @@ def write_model_folder(folder: Path, state: Mapping[str, Tensor], description: M
     return folder
 
 
-def read_model_file(path: str | Path) -> ModelFile:
+def read_model_file(path: str | Path, *, config: Mapping[str, Any] | None = None) -> ModelFile:
     """A model from our file, a `model/` folder, a run folder, or a released checkpoint.
+
+    Args:
+        config: What the tensors of a released checkpoint do not tell (`num_groups`, `num_heads`), where known.
 
     Raises:
         CheckpointError: Nothing readable there, or a checkpoint of a system that is not supported.
     """
     path = _weights_in(Path(path))
     raw = read_checkpoint(path)
-    return _ours(path, raw.state, raw.metadata[HEADER]) if HEADER in raw.metadata else _released(path, raw.state)
+    if HEADER in raw.metadata:
+        return _ours(path, raw.state, raw.metadata[HEADER])
+    return _released(path, raw.state, config or {})
 
 
-def _released(path: Path, state: dict[str, Tensor]) -> ModelFile:
+def _released(path: Path, state: dict[str, Tensor], known: Mapping[str, Any]) -> ModelFile:
     upstream = detect(state)
     if upstream is None:
         shown = ", ".join(list(state)[:4])
@@ -130,6 +135,7 @@ def _released(path: Path, state: dict[str, Tensor]) -> ModelFile:
         )
     renamed = upstream.rename(state)
     arch, arguments, assumed = upstream.infer(state)
+    arguments |= known
     return ModelFile(
         path=path,
         state=renamed.state,
@@ -141,7 +147,7 @@ def _released(path: Path, state: dict[str, Tensor]) -> ModelFile:
         source=upstream.upstream,
         dropped=renamed.dropped,
         new=renamed.expected_new,
-        assumed=assumed,
+        assumed=tuple(a for a in assumed if a.partition("=")[0] not in known),
     )
 
 
