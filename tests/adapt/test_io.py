@@ -6,9 +6,11 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -29,8 +31,6 @@ def adapter(pretrained: Pretrained, tmp_path: Path) -> Path:
 
 def rewrite(path: Path, **changes) -> Path:
     """The file with another description."""
-    from safetensors import safe_open
-
     with safe_open(str(path), "pt") as file:
         description = json.loads(file.metadata()[HEADER])
     save_file(load_file(path), path, metadata={HEADER: json.dumps({**description, **changes})})
@@ -105,6 +105,36 @@ def test_an_adapter_that_lacks_a_tensor(pretrained: Pretrained, tmp_path: Path) 
     with pytest.raises(CheckpointMismatchError, match=r"head\.fc2\.weight .* is not in the checkpoint"):
         handle.load(file)
     assert all(torch.equal(v, before[k]) for k, v in handle.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"embed_dim": 576_000}, r"head\.fc\.weight is \(3, 24\), the model has \(3, 1152000\)"),
+        ({"depth": 20_000}, "asks for depth=20000"),
+        ({"pos_hidden": 10**13}, r"the model has \(10000000000000, 3\)"),
+        ({"num_classes": 10**12}, r"head\.fc\.weight is \(3, 24\), the model has \(1000000000000, 24\)"),
+        ({"head": "mlp3", "head_hidden": [10**8, 10**8]}, r"none of the 2 tensors"),
+    ],
+)
+def test_sizes_that_an_adapter_claims_take_no_memory(
+    adapter: Path, pretrained: Pretrained, sizes: dict[str, Any], message: str
+) -> None:
+    with safe_open(str(adapter), "pt") as file:
+        config = json.loads(file.metadata()[HEADER])["config"]
+    rewrite(adapter, config={**config, **sizes})
+    with pytest.raises(CheckpointMismatchError, match=message):
+        load_model(adapter)
+    if not {"num_classes", "head"} & sizes.keys():
+        return
+    model = pretrained(ARCH, num_classes=5)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    config = model.config
+    with pytest.raises(CheckpointMismatchError, match=message):
+        load_adapter(model, adapter)
+    assert model.config == config
+    assert model.adaptation is None
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
 def test_the_adapter_decides_the_classes(pretrained: Pretrained, adapter: Path) -> None:

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pointlift.core.config import build, dump_yaml, merge, parse_overrides, to_dict
+from pointlift.core.config import build, dump_yaml, merge, parse_overrides, parse_yaml, to_dict
 from pointlift.core.errors import ConfigError, UsageError
 
 
@@ -143,6 +143,84 @@ def test_true_is_no_name() -> None:
         build(Run, {"epochs": 1, "name": True})
 
 
+TRUTH, ENDLESS = r"should be a number \(given true\)", r"should be a finite number \(given"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epochs": True}, f"epochs: {TRUTH}"),
+        ({"pool": True}, f"pool: {TRUTH}"),
+        ({"optim": {"lr": True}}, rf"optim\.lr: {TRUTH}"),
+        ({"optim": {"clip": True}}, rf"optim\.clip: {TRUTH}"),
+        ({"optim": {"betas": [0, True]}}, rf"optim\.betas\.1: {TRUTH}"),
+        ({"second": {"scales": {"head": True}}}, rf"second\.scales\.head: {TRUTH}"),
+        ({"optim": {"lr": float("inf")}}, rf"optim\.lr: {ENDLESS} inf"),
+        ({"optim": {"lr": ".nan"}}, r"optim\.lr: should be a valid number"),
+        ({"optim": {"lr": "inf"}}, rf"optim\.lr: {ENDLESS} 'inf'"),
+        ({"optim": Optim(clip=float("inf"))}, rf"optim\.clip: {ENDLESS} inf"),
+        ({"second": {"clip": float("nan")}}, rf"second\.clip: {ENDLESS} nan"),
+        ({"optim": {"betas": [float("-inf"), 1]}}, rf"optim\.betas\.0: {ENDLESS} -inf"),
+        ({"optim": {"scales": {"head": float("nan")}}}, rf"optim\.scales\.head: {ENDLESS} nan"),
+        ({"options": {"a": [{"b": float("nan")}]}}, rf"options\.a\.0\.b: {ENDLESS} nan"),
+        ({"epochs": 16**5000, "name": 16**5000}, r"epochs: should be a smaller .*bits\); name: should be a smaller"),
+    ],
+)
+def test_what_is_no_number(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        build(Run, {"epochs": 1, **values})
+    places = [part.split(": ")[0] for part in str(caught.value).removeprefix("configuration: ").split("; ")]
+    assert len(places) == len(set(places)) == message.count("should be"), "one mistake is said twice"
+
+
+@dataclass(frozen=True)
+class Choices:
+    weights: bool | str = False
+    share: bool = False
+    limit: int | Literal["all"] = 1
+
+
+def test_truth_values_stay_where_they_belong() -> None:
+    values = {"weights": True, "share": True}
+    assert build(Choices, values) == Choices(True, True)
+    assert build(Choices, {"weights": "a", "limit": "all"}) == Choices("a", limit="all")
+    with pytest.raises(ConfigError, match=f"^configuration: limit: {TRUTH}"):
+        build(Choices, {"limit": True})
+    assert build(Run, {"epochs": 1, "options": {"a": True, "b": [False]}}).options == {"a": True, "b": [False]}
+
+
+def test_anchors_and_aliases_are_refused() -> None:
+    lines = ["a0: &a0 [1, 1]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9))]
+    with pytest.raises(ConfigError, match=r"bomb is not a YAML file: anchors and aliases are not read, &a0 .* line 1"):
+        parse_yaml("\n".join(lines), "bomb")
+    with pytest.raises(ConfigError, match=r"not read, \*b .* line 2"):
+        parse_yaml("a: 1\nc: *b", "bomb")
+    assert parse_overrides(["--x", "[&a 1, *a]"]) == {"x": "[&a 1, *a]"}
+    assert parse_yaml("a: 'x & *y'", "plain") == {"a": "x & *y"}
+
+
+def test_what_is_written_has_no_aliases() -> None:
+    twice = [1, 2]
+    assert parse_yaml(dump_yaml({"a": twice, "b": {"c": twice}}), "x") == {"a": [1, 2], "b": {"c": [1, 2]}}
+
+
+def test_messages_stay_short() -> None:
+    huge = "x" * 100_000
+    values = {
+        huge: 1,
+        "kind": huge,
+        "epochs": [huge] * 50,
+        "optim": {"scales": {huge: huge}},
+        "second": {"a": [[huge]]},
+    }
+    with pytest.raises(ConfigError) as caught:
+        build(Run, values)
+    assert len(str(caught.value)) < 2000
+    with pytest.raises(ConfigError, match="; and 481 more") as caught:
+        build(Run, {f"key{i}": i for i in range(500)})
+    assert len(str(caught.value)) < 2000
+
+
 def test_to_dict_and_back() -> None:
     run = Run(3, optim=Optim(0.1, (0.1, 0.2), 1.0, {"head": 2.0}), second=Optim(), options={"a": [1, {"b": None}]})
     text = dump_yaml(to_dict(run))
@@ -162,7 +240,9 @@ TEXT = st.text(st.characters(exclude_characters="\x85", exclude_categories=["Cs"
         st.integers(),
         TEXT,
         pool=st.integers() | st.sampled_from(["table", "all"]),
-        optim=st.builds(Optim, lr=st.floats(1e-9, 1e9), clip=st.none() | st.floats(allow_nan=False)),
+        optim=st.builds(
+            Optim, lr=st.floats(1e-9, 1e9), clip=st.none() | st.floats(allow_nan=False, allow_infinity=False)
+        ),
         options=st.dictionaries(TEXT, st.none() | st.booleans() | st.integers() | TEXT),
     )
 )

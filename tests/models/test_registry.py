@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from torch import Tensor
 
 from pointlift.core.config import to_dict
 from pointlift.core.errors import CheckpointError, CheckpointMismatchError, UnknownNameError
-from pointlift.models.registry import MODELS, create_model, list_models, load_into, new_model
+from pointlift.models.registry import MODELS, create_model, from_file, list_models, load_into, new_model, sketch
 from pointlift.weights.entries import WEIGHTS
 from pointlift.weights.modelfile import describe, read_model_file, write_model_file
 
@@ -81,6 +84,98 @@ def test_weights_of_other_sizes_are_refused(saved: Path) -> None:
     assert "the model has (" in text
     with pytest.raises(CheckpointMismatchError, match="not in the checkpoint"):
         create_model("point_mae_tiny", pretrained=saved, depth=2)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        (
+            {"embed_dim": 576_000},
+            r"model\.safetensors \(point_mae_tiny: embed_dim=576000.*tensors are unexplained: cls_",
+        ),
+        ({"embed_dim": 3 * 10**18}, r"asks for sizes that cannot be"),
+        ({"embed_dim": 3 * 10**200}, r"asks for sizes that cannot be"),
+        ({"depth": 20_000}, r"asks for depth=20000\. Expected: at most 1000"),
+        ({"depth": 10**200}, r"asks for depth=10"),
+        ({"depth": 900}, r"tensors are unexplained: trunk"),
+        ({"pos_hidden": 10**13}, r"pos_embed\.fc1\.weight is \(64, 3\), the model has \(10000000000000, 3\)"),
+        ({"head_hidden": [10**8, 10**8]}, r"head\.bn1\.bias is \(7,\), the model has \(100000000,\)"),
+    ],
+)
+def test_sizes_that_a_file_claims_take_no_memory(saved: Path, sizes: dict[str, Any], message: str) -> None:
+    file = read_model_file(saved)
+    with pytest.raises(CheckpointMismatchError, match=message):
+        from_file(replace(file, config={**file.config, **sizes}))
+
+
+def test_a_new_head_of_any_size_is_not_built(saved: Path) -> None:
+    file = read_model_file(saved)
+    state = {k: v for k, v in file.state.items() if not k.startswith("head.")}
+    file = replace(file, state=state, config={**file.config, "num_classes": 0, "head_hidden": [10**6, 10**6]})
+    with pytest.raises(CheckpointMismatchError, match="holds no head, and one as it describes has 10000"):
+        from_file(file, num_classes=4)
+    assert from_file(file, num_classes=4, head_hidden=(7, 9)).config.num_classes == 4
+
+
+Change = Callable[[torch.Tensor], torch.Tensor]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: torch.zeros(()).expand(v.shape), r"repeats values .* \(largest: patch_embed"),
+        (lambda v: v.to("meta"), "is no plain tensor"),
+        (lambda v: v.to_sparse(), "is no plain tensor"),
+    ],
+)
+def test_tensors_without_their_values(saved: Path, change: Change, message: str) -> None:
+    file = read_model_file(saved)
+    with pytest.raises(CheckpointMismatchError, match=message):
+        from_file(replace(file, state={k: change(v) for k, v in file.state.items()}))
+
+
+def test_repeated_values_in_a_released_file(tmp_path: Path) -> None:
+    """A kilobyte that would become terabytes: every shape is right, and no value is there."""
+    d = 576_000
+    shapes = {
+        "norm": ("norm", (d,)),
+        "encoder.first_conv.0": ("lin", (128, 3, 1)),
+        "encoder.first_conv.1": ("bn", (128,)),
+        "encoder.first_conv.3": ("lin", (256, 128, 1)),
+        "encoder.second_conv.0": ("lin", (512, 512, 1)),
+        "encoder.second_conv.1": ("bn", (512,)),
+        "encoder.second_conv.3": ("lin", (d, 512, 1)),
+        "pos_embed.0": ("lin", (128, 3)),
+        "pos_embed.2": ("lin", (d, 128)),
+        "blocks.blocks.0.norm1": ("norm", (d,)),
+        "blocks.blocks.0.attn.proj": ("lin", (d, d)),
+        "blocks.blocks.0.norm2": ("norm", (d,)),
+        "blocks.blocks.0.mlp.fc1": ("lin", (4 * d, d)),
+        "blocks.blocks.0.mlp.fc2": ("lin", (d, 4 * d)),
+    }
+    one = torch.zeros(1)
+    state = {"blocks.blocks.0.attn.qkv.weight": one.expand(3 * d, d)}
+    for name, (kind, shape) in shapes.items():
+        state |= {f"{name}.weight": one.expand(shape), f"{name}.bias": one.expand(shape[0])}
+        if kind == "bn":
+            state |= {f"{name}.running_mean": one.expand(shape), f"{name}.running_var": one.expand(shape)}
+    path = tmp_path / "small.pth"
+    torch.save(state, path)
+    assert path.stat().st_size < 20_000
+    with pytest.raises(CheckpointMismatchError, match=r"small\.pth repeats values .*trunk\.blocks\.0\.fc1"):
+        create_model("point_transformer", pretrained=path)
+
+
+def test_the_comparison_draws_no_random_numbers(saved: Path) -> None:
+    torch.manual_seed(3)
+    new_model("point_mae_tiny", {**read_model_file(saved).config, "num_classes": 7})
+    after_one_model = torch.get_rng_state()
+    torch.manual_seed(3)
+    model = create_model("point_mae_tiny", pretrained=saved, num_classes=7)
+    assert torch.equal(torch.get_rng_state(), after_one_model)
+    assert all(v.device.type == "cpu" for v in model.state_dict().values())
+    assert 0.1 < model.state_dict()["head.fc1.weight"].std() * (3 * 24) ** 0.5 < 10
+    assert next(sketch(read_model_file(saved)).parameters()).device.type == "meta"
 
 
 def test_names_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

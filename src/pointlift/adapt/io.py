@@ -47,7 +47,7 @@ def _apply(model: PointModel, file: ModelFile) -> AdaptationHandle:
     trained = build(type(model.config), file.config, where=str(file.path))
     if any(getattr(model.config, name) != getattr(trained, name) for name in HEAD_FIELDS):
         config = replace(model.config, **{name: getattr(trained, name) for name in HEAD_FIELDS})
-        _check_fits(sketch(file, model.arch, config), file)
+        _check_fits(sketch(file, model.arch, config), file, with_head=True)
         model.config = config
         model.reset_classifier(trained.num_classes)
     handle = adapt_model(model, options.pop("name"), **options)
@@ -58,7 +58,7 @@ def _apply(model: PointModel, file: ModelFile) -> AdaptationHandle:
 def _from_adapter(file: ModelFile, base: str | Path | None) -> PointModel:
     adaptation_options(file)
     plan = sketch(file)
-    _check_fits(plan, file)
+    _check_fits(plan, file, with_head=False)
     needed = None
     if any(key not in file.state for key in plan.base_state()):
         needed = _base_file(file, base)
@@ -70,11 +70,16 @@ def _from_adapter(file: ModelFile, base: str | Path | None) -> PointModel:
     return model
 
 
-def _check_fits(plan: PointModel, file: ModelFile) -> None:
-    """That a network without memory has the adapter's own tensors in their shapes, and its head none beyond them."""
+def _check_fits(plan: PointModel, file: ModelFile, *, with_head: bool) -> None:
+    """That a network without memory has the adapter's own tensors in their shapes.
+
+    Args:
+        with_head: The whole head must be in the file; the rest may be the base's.
+    """
     own = {k: v for k, v in file.state.items() if not k.startswith("adapters.")}
-    others = tuple(k for k in plan.base_state() if not k.startswith("head."))
-    load_state(plan, own, expected_new=others)
+    others = [k for k in plan.base_state() if k not in own and not (with_head and k.startswith("head."))]
+    if own or with_head:
+        load_state(plan, own, expected_new=others)
 
 
 def _base_file(file: ModelFile, base: str | Path | None) -> ModelFile:

@@ -273,7 +273,7 @@ def _fields(annotation: Any) -> dict[str, Any]:
 
 def _unknown_keys(cls: Any, values: Mapping[str, Any], prefix: str) -> list[str]:
     known = _fields(cls)
-    mistakes = []
+    mistakes: list[str] = []
     for key, value in values.items():
         if key not in known:
             near = did_you_mean(str(key)[:80], known) if len(mistakes) < MAX_MISTAKES else ""

@@ -198,17 +198,22 @@ def sketch(file: ModelFile, arch: str | None = None, config: Any = None) -> Poin
             return _network(arch, config)
     except (RuntimeError, TypeError, OverflowError) as error:  # torch on a size beyond 64 bits
         reason = " ".join(str(error).split())[:160]
-        raise CheckpointMismatchError(f"{file.path} asks for sizes that cannot be: {reason}", "a real network") from error
+        raise CheckpointMismatchError(
+            f"{file.path} asks for sizes that cannot be: {reason}", "a real network"
+        ) from error
 
 
 def _check_held(file: ModelFile) -> None:
     """That a file holds every value of its tensors: a view can repeat a single one a million times over."""
-    storages = {v.untyped_storage().data_ptr(): v.untyped_storage().nbytes() for v in file.state.values()}
-    largest = max(file.state, key=lambda k: file.state[k].nbytes)
-    if sum(v.nbytes for v in file.state.values()) > sum(storages.values()):
+    odd = [k for k, v in file.state.items() if v.layout != torch.strided or v.device.type == "meta"]
+    if odd:
+        raise CheckpointMismatchError(f"{file.path}: {odd[0]} is no plain tensor", "dense tensors with values")
+    storages = [v.untyped_storage() for v in file.state.values()]
+    held = sum({s.data_ptr(): s.nbytes() for s in storages}.values())
+    if sum(v.nbytes for v in file.state.values()) > held:
+        name, largest = max(file.state.items(), key=lambda item: item[1].nbytes)
         raise CheckpointMismatchError(
-            f"{file.path} repeats values instead of holding its tensors "
-            f"(largest: {largest} {tuple(file.state[largest].shape)})",
+            f"{file.path} repeats values instead of holding its tensors (largest: {name} {tuple(largest.shape)})",
             "a checkpoint whose tensors do not share memory",
             "where it was written: torch.save({k: v.clone() for k, v in state.items()}, path)",
         )
