@@ -7,7 +7,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 .PHONY: help demo test test-slow parity lint format bench clean
 
 help:
-	@echo "make demo       train on procedural shapes, score, write runs/demo/report.html"
+	@echo "make demo       train on procedural shapes, score, write runs/demo/report.html (replaces an earlier runs/demo)"
 	@echo "make test       all tests but the slow ones"
 	@echo "make test-slow  the slow ones (kill and resume 20 times, several processes)"
 	@echo "make parity     only the comparison with the released systems' tensors"

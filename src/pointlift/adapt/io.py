@@ -25,8 +25,25 @@ def load_model(path: str | Path, *, base: str | Path | None = None) -> tuple[Poi
         CheckpointError: Not readable, or an adapter whose base cannot be found or is another one.
     """
     file = read_model_file(path)
-    model = _from_adapter(file, base) if file.holds == "adapter" else from_file(file)
+    if file.holds == "adapter":
+        model = _from_adapter(file, base)
+    elif any(key.startswith("adapters.") for key in file.state):
+        model = _with_inserted(file)
+    else:
+        model = from_file(file)
     return model.eval(), file
+
+
+def _with_inserted(file: ModelFile) -> PointModel:
+    """A whole model into which its adaptation inserted something: the base, adapted anew, then what was learned."""
+    inserted = {k: v for k, v in file.state.items() if k.startswith("adapters.")}
+    model = from_file(replace(file, state={k: v for k, v in file.state.items() if k not in inserted}))
+    options = dict(file.extra.get("adaptation") or {})
+    if "name" not in options:
+        raise CheckpointError(f"{file.path} holds {next(iter(inserted))} and names no adaptation", "an unchanged file")
+    adapt_model(model, options.pop("name"), **options)
+    load_state(model, inserted, expected_new=tuple(k for k in model.state_dict() if k not in inserted))
+    return model
 
 
 def load_adapter(model: PointModel, path: str | Path) -> AdaptationHandle:

@@ -9,7 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from pointlift.cli.output import print_json, print_table
+from pointlift.cli.output import print_entries, print_json, print_table
+
+
+_WIDE = 160  # characters of a row that no terminal shows in one line
 
 
 class Kind(StrEnum):
@@ -30,6 +33,8 @@ def list_(
     rows = [r for r in _ROWS[kind]() if pattern is None or fnmatch.fnmatch(r["name"], pattern)]
     if json:
         print_json(rows)
+    elif rows and max(len("  ".join(map(str, r.values()))) for r in rows) > _WIDE:
+        print_entries(rows)
     elif rows:
         print_table(list(rows[0]), [list(r.values()) for r in rows])
     else:

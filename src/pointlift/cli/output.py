@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,15 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     for row in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_entries(rows: Iterable[Mapping[str, Any]]) -> None:
+    """One block per row, for texts too long for a table: the name, then the rest indented and wrapped."""
+    for row in rows:
+        name, *rest = row.items()
+        print(name[1])
+        for key, value in rest:
+            print(textwrap.fill(f"{key}: {value}", 110, initial_indent="  ", subsequent_indent="    "))
 
 
 def say(message: str) -> None:

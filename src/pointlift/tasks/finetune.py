@@ -345,7 +345,15 @@ def _write_results(job: _Job, origin: Origin, result: FitResult, scored: _Scored
     """Main process: model/, predictions.npz and, last, record.json: a folder with a record is a finished run."""
     model, meta, config = job.model, job.dataset.meta, job.config
     state = model.state_dict()
-    description = describe(model.arch, to_dict(model.config), state, classes=model.classes, preprocess=model.preprocess)
+    adaptation = model.adaptation.config
+    description = describe(
+        model.arch,
+        to_dict(model.config),
+        state,
+        classes=model.classes,
+        preprocess=model.preprocess,
+        adaptation={"name": adaptation.name, **to_dict(adaptation)},
+    )
     write_model_folder(job.out / "model", state, description)
     write_predictions(
         job.out,

@@ -10,7 +10,7 @@ import torch
 from pointlift.core.config import to_dict
 from pointlift.core.errors import DataError
 from pointlift.models.base import PointModel
-from pointlift.models.registry import MODELS, create_model, from_file, new_model
+from pointlift.models.registry import MODELS, create_model, from_file, new_model, sketch
 from pointlift.tasks.predict import data_config_of
 from pointlift.tasks.record import Record
 from pointlift.tasks.resolve import resolve_model
@@ -50,6 +50,7 @@ def _model_of(file: ModelFile) -> PointModel:
     """The model in a file; an adapter is described by the network that it belongs to."""
     if file.holds != "adapter":
         return from_file(file)
+    sketch(file)  # refuses sizes beyond reason before they cost memory
     model = new_model(file.arch, file.config)
     model.classes, model.preprocess = file.classes, dict(file.preprocess)
     return model

@@ -1,4 +1,4 @@
-"""What a released system's file must say, and which file fits a given checkpoint."""
+"""What a released system's file must say."""
 
 from __future__ import annotations
 
@@ -45,19 +45,3 @@ class Upstream:
     infer: Callable[[Mapping[str, Tensor]], tuple[str, dict[str, Any], tuple[str, ...]]]
     rename: Callable[[Mapping[str, Tensor]], Renamed]
     preprocess: Callable[[Mapping[str, Any]], dict[str, Any]]
-
-
-def _all() -> list[Upstream]:
-    from pointlift.weights.upstream import point_mae
-
-    return [*point_mae.UPSTREAMS]
-
-
-def detect(state: Mapping[str, Tensor]) -> Upstream | None:
-    """The released class whose checkpoint this is (prefixes stripped already), or None."""
-    return next((u for u in _all() if u.fits(state)), None)
-
-
-def upstream_for(system: str, upstream: str) -> Upstream | None:
-    """The entry for a `system` and class address, or None when it is not supported."""
-    return next((u for u in _all() if u.system == system and u.upstream == upstream), None)

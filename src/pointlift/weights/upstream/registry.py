@@ -1,0 +1,22 @@
+"""Which released class a checkpoint is of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from pointlift.weights.upstream import point_mae
+from pointlift.weights.upstream.base import Upstream
+
+UPSTREAMS: tuple[Upstream, ...] = (*point_mae.UPSTREAMS,)
+
+
+def detect(state: Mapping[str, Tensor]) -> Upstream | None:
+    """The released class whose checkpoint this is (prefixes stripped already), or None."""
+    return next((u for u in UPSTREAMS if u.fits(state)), None)
+
+
+def upstream_for(system: str, upstream: str) -> Upstream | None:
+    """The entry for a `system` and class address, or None when it is not supported."""
+    return next((u for u in UPSTREAMS if u.system == system and u.upstream == upstream), None)
