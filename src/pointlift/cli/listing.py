@@ -11,7 +11,6 @@ import typer
 
 from pointlift.cli.output import print_entries, print_json, print_table
 
-
 _WIDE = 160  # characters of a row that no terminal shows in one line
 
 
