@@ -34,6 +34,9 @@ def evaluate(
     ] = Protocol.plain,
     split: Annotated[Split, typer.Option(help="Which clouds.")] = Split.test,
     base: Annotated[str | None, typer.Option(help="Base weights of an adapter file.")] = None,
+    quirks: Annotated[
+        str | None, typer.Option(help="paper or upstream, instead of what the weights were trained with.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seeds voting.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, …")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
@@ -49,7 +52,7 @@ def evaluate(
     data, vote = _overrides(ctx.args)
     run = Path(model)
     found = run_evaluate(
-        resolve_model(model, base=base, device="cpu"),  # moved once the process knows its GPU
+        resolve_model(model, base=base, device="cpu", quirks=quirks),  # moved once the process knows its GPU
         protocol=protocol.value,
         split=split.value,
         data=data_of_run(run, data) if has_run(run) else data,

@@ -14,6 +14,9 @@ def predict(
     model: Annotated[str, typer.Argument(help="Run folder, file, or registry name.")],
     paths: Annotated[list[str], typer.Argument(help="Files, folders or patterns.")],
     base: Annotated[str | None, typer.Option(help="Base weights of an adapter file.")] = None,
+    quirks: Annotated[
+        str | None, typer.Option(help="paper or upstream, instead of what the weights were trained with.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, …")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -24,7 +27,7 @@ def predict(
     from pointlift.tasks.predict import predict_many
     from pointlift.tasks.resolve import resolve_model
 
-    predictions = list(predict_many(resolve_model(model, base=base, device=device), paths))
+    predictions = list(predict_many(resolve_model(model, base=base, device=device, quirks=quirks), paths))
     document = {"model": model, "predictions": [p.to_dict() for p in predictions]}
     if out is not None:
         say(f"wrote {write_json(out / 'predictions.json', document)}")

@@ -57,7 +57,9 @@ def load_dataset(
         entry = DATASETS.get(name)
         if entry.detect is None and root is not None:
             raise UsageError(
-                f"data set {name!r} with the folder {str(root)!r}", "no folder: it is made, not read", "--data.name auto"
+                f"data set {name!r} with the folder {str(root)!r}",
+                "no folder: it is made, not read",
+                "--data.name auto",
             )
         folder = None if entry.detect is None else _folder(root)
     else:

@@ -159,9 +159,20 @@ def new_model(arch: str, values: Mapping[str, Any], quirks: str | None = None) -
 
 
 def _config(arch: str, values: Mapping[str, Any], quirks: str | None) -> Any:
-    config = build(MODELS.get(arch).config, values, where=f"options of {arch}")
-    if quirks is None:
-        return config
+    config: Any = build(MODELS.get(arch).config, values, where=f"options of {arch}")
+    return config if quirks is None else _with_quirks(config, quirks)
+
+
+def set_quirks(model: PointModel, quirks: str) -> None:
+    """Let a loaded model compute as the paper says ("paper") or as the released code does ("upstream").
+
+    Raises:
+        UsageError: Another word.
+    """
+    model.config = _with_quirks(model.config, quirks)
+
+
+def _with_quirks(config: Any, quirks: str) -> Any:
     kinds = type(config.quirks)
     if quirks not in ("paper", "upstream"):
         raise UsageError(f"quirks {quirks!r}", "paper or upstream")

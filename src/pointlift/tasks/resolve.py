@@ -12,7 +12,7 @@ from pointlift.core.errors import CheckpointError, UsageError
 from pointlift.core.seeds import seed_everything
 from pointlift.engine import distributed
 from pointlift.models.base import PointModel
-from pointlift.models.registry import MODELS, create_model
+from pointlift.models.registry import MODELS, create_model, set_quirks
 
 logger = logging.getLogger(__name__)
 _WEIGHT_ENDINGS = {".pth", ".pt", ".safetensors", ".ckpt"}
@@ -33,7 +33,7 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def resolve_model(name: str, *, base: str | None = None, device: str = "auto") -> PointModel:
+def resolve_model(name: str, *, base: str | None = None, device: str = "auto", quirks: str | None = None) -> PointModel:
     """The model that `name` means, in evaluation mode.
 
     A path that exists wins; then a registry name (`point_mae_base` is untrained, `point_mae_base.scan_hardest` has
@@ -41,6 +41,7 @@ def resolve_model(name: str, *, base: str | None = None, device: str = "auto") -
 
     Args:
         base: The base weights of an adapter file, when they are no longer where it says.
+        quirks: "paper" or "upstream" instead of what the weights were trained with.
         device: Where to put it; "auto" as in `resolve_device`.
 
     Raises:
@@ -48,16 +49,26 @@ def resolve_model(name: str, *, base: str | None = None, device: str = "auto") -
         UsageError: No such device.
     """
     target = resolve_device(device)
+    model = _found(name, base)
+    if quirks is not None:
+        set_quirks(model, quirks)
+        # The same rule of sampling acts where clouds are reduced to the model's number of points.
+        resample = {**model.preprocess.get("resample", {}), "skip_near_origin": quirks == "upstream"}
+        model.preprocess = {**model.preprocess, "resample": resample}
+    return model.to(target)
+
+
+def _found(name: str, base: str | None) -> PointModel:
     path = Path(name)
     if path.exists():
         model, file = load_model(path, base=base)
         if file.assumed:
             logger.warning("%s: assumed %s", name, "; ".join(file.assumed))
-        return model.to(target)
+        return model
     if "/" in name or path.suffix in _WEIGHT_ENDINGS:
         raise CheckpointError(
             f"no run folder or file {name!r}", "a path, or a name of `pointlift list models`", f"looked in {Path.cwd()}"
         )
     MODELS.get(name.partition(".")[0])
     seed_everything(0)  # an untrained model is the same one every time
-    return create_model(name, pretrained="." in name).eval().to(target)
+    return create_model(name, pretrained="." in name).eval()
