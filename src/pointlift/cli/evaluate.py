@@ -51,6 +51,7 @@ def evaluate(
     first_word(model, "MODEL")
     data, vote = _overrides(ctx.args)
     run = Path(model)
+    given = () if quirks is None else ("--quirks", quirks)
     found = run_evaluate(
         resolve_model(model, base=base, device="cpu", quirks=quirks),  # moved once the process knows its GPU
         protocol=protocol.value,
@@ -60,7 +61,9 @@ def evaluate(
         seed=seed,
         device=device,
         precision=precision,
-        command=command_line("evaluate", model, "--protocol", protocol.value, "--split", split.value, extra=ctx.args),
+        command=command_line(
+            "evaluate", model, "--protocol", protocol.value, "--split", split.value, *given, extra=ctx.args
+        ),
         training=training_of_run(run) if has_run(run) else None,
     )
     if not distributed.is_launched_main():
