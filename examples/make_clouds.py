@@ -2,8 +2,8 @@
 
 import sys
 
-from pointlift.data.shapes import write_shapes
+from pointlift.data.shapes import ShapeConfig, write_shapes
 
 folder = sys.argv[1] if len(sys.argv) > 1 else "my_clouds"
-write_shapes(folder)
+write_shapes(folder, train=480, test=160, config=ShapeConfig(points=2048))
 print(f"wrote {folder}")

@@ -49,7 +49,7 @@ def assert_same(whole: Path, other: Path) -> None:
 
 def messages(err: str) -> list[str]:
     """Lines of stderr that are neither progress nor notes on the data."""
-    return [line for line in err.splitlines() if not line.startswith(("epoch ", "WARNING: resampling"))]
+    return [line for line in err.splitlines() if not line.startswith(("epoch ", "WARNING: "))]
 
 
 def killed(recipe: Path, out: Path, moments: list[str]) -> list[str]:

@@ -50,6 +50,8 @@ def evaluate(
 
     first_word(model, "MODEL")
     data, vote = _overrides(ctx.args)
+    if vote.rounds and protocol is not Protocol.vote:
+        raise UsageError(f"--vote options with --protocol {protocol.value}", "--protocol vote")
     run = Path(model)
     given = () if quirks is None else ("--quirks", quirks)
     found = run_evaluate(

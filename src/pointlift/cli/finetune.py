@@ -94,7 +94,8 @@ def finetune_and_report(
     print(
         f"{percent(metrics, 'overall_accuracy')} overall accuracy "
         f"({percent(metrics, 'mean_class_accuracy')} mean class accuracy) on {data['splits'][split]} {split} clouds of "
-        f"{data['name']}, {record['points']} points each; weights {record['epoch_rule']}"
+        f"{data['name']}, {record['points']} points each; weights of epoch "
+        f"{record['epoch'] + 1} of {record['epochs']}, {record['epoch_rule']}"
     )
     say(f"record  {run.out / 'record.json'}\nreport  {page}")
 

@@ -216,7 +216,7 @@ def stratified_split(
         raise UsageError(
             f"{len(labels)} clouds, and no class with two of them: nothing can be held out for {purpose}",
             "at least two clouds in some class",
-            f"Add clouds, or set data.{'test' if purpose == 'test' else 'val'}_fraction to 0",
+            f"Add clouds (a higher data.limit), or set data.{'test' if purpose == 'test' else 'val'}_fraction to 0",
         )
     chosen = np.sort(np.concatenate(held))
     rest = np.setdiff1d(np.arange(len(labels)), chosen, assume_unique=True)

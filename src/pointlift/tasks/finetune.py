@@ -62,6 +62,8 @@ class _Job:
     model: PointModel
     loaders: dict[str, Loader]
     device: torch.device
+    # What limits the result, for the terminal, the record and the page.
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -162,13 +164,35 @@ def _prepare(
     for split in parts.values():
         check_sizes(split, model)
     loaders = {name: evaluation_loader(parts[name], config.data, dataset.meta) for name in parts if name != "train"}
-    if "test" not in parts:
-        logger.warning(
-            "there is no test part: the score will be that of %s",
-            "the validation part, which chooses the epoch" if "val" in parts else "the training part itself",
-        )
+    notes = _notes(config, parts, model)
+    for note in notes:
+        logger.warning(note)
     loaders["train"] = _train_loader(config, dataset, parts["train"], model)
-    return _Job(out, config, dataset, parts, model, loaders, device)
+    return _Job(out, config, dataset, parts, model, loaders, device, notes)
+
+
+def _notes(config: FinetuneConfig, parts: Splits, model: PointModel) -> list[str]:
+    """What the user should know before training and a reader of the record afterwards."""
+    notes = []
+    if "test" not in parts:
+        scored = "the validation part, which chooses the epoch" if "val" in parts else "the training part itself"
+        notes.append(f"there is no test part: the score is that of {scored}")
+    for name, split in parts.items():
+        counts = split.counts()
+        if counts is None or counts.min() == counts.max():  # alike: the transform's own notes say it
+            continue
+        small = int((counts < config.data.points).sum())
+        if small:
+            notes.append(
+                f"{small} of {len(split)} {name} clouds have fewer than {config.data.points} points (the smallest "
+                f"{counts.min()}): some of their points are repeated"
+            )
+    held = parts.get("val")
+    if config.select == "validation" and held is not None and len(held) < 5 * len(set(parts["train"].labels)):
+        notes.append(f"{len(held)} validation clouds choose the epoch: the choice is noisy, and their score optimistic")
+    if model.origin is None and not any(p.requires_grad for n, p in model.named_parameters() if "head" not in n):
+        notes.append("only the head learns, on a trunk that was never trained (give --model.pretrained)")
+    return notes
 
 
 def _with_dataset(config: FinetuneConfig, dataset: LabelledDataset) -> tuple[FinetuneConfig, LabelledDataset]:
@@ -370,6 +394,7 @@ def _record(job: _Job, origin: Origin, result: FitResult, scored: _Scored) -> Re
     config, model = job.config, job.model
     vote = {f"vote_{name}": value for name, value in (scored.vote or {}).items()}
     validation = scored.plain.get("val")
+    said = describe_transform(job.loaders["train"].transform)
     return Record(
         {
             "schema": SCHEMA,
@@ -382,7 +407,8 @@ def _record(job: _Job, origin: Origin, result: FitResult, scored: _Scored) -> Re
             "metrics": scored.plain[scored.split].metrics() | vote,
             "validation": None if validation is None else validation.metrics(),
             "points": config.data.points,
-            **describe_transform(job.loaders["train"].transform),
+            **said,
+            "notes": [*job.notes, *said["notes"]],
             "seed": config.seed,
             "voting": describe_voting(config.vote),
             "epoch_rule": result.epoch_rule,
