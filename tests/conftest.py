@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,12 @@ def shared_folder() -> Path | None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--parity-dir", type=Path, help="folder of reference tensors, instead of the usual ones")
     parser.addoption("--parity-prefix", help="only reference files whose names start so: a,b")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests send Ctrl-C; a shell that started us in the background has it ignored, and children inherit that."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
