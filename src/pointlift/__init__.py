@@ -12,7 +12,7 @@ _HOME = {
     "AugmentConfig": "data.config",
     "DataConfig": "data.config",
     "FinetuneConfig": "tasks.config",
-    "LabelledDataset": "data.dataset",
+    "CloudDataset": "data.dataset",
     "OptimConfig": "engine.config",
     "PointCloud": "data.cloud",
     "PointLiftError": "core.errors",

@@ -9,7 +9,7 @@ from typing import Any
 from pointlift.adapt.io import load_model
 from pointlift.core.config import merge
 from pointlift.core.errors import UsageError
-from pointlift.data.dataset import LabelledDataset
+from pointlift.data.dataset import CloudDataset
 from pointlift.engine import distributed
 from pointlift.models.base import PointModel
 from pointlift.report import write_report
@@ -22,7 +22,7 @@ from pointlift.tasks.run import Run
 
 def finetune(
     model: PointModel | str,
-    dataset: LabelledDataset | str | os.PathLike[str],
+    dataset: CloudDataset | str | os.PathLike[str],
     *,
     out: str | Path,
     recipe: str | None = None,
@@ -60,7 +60,7 @@ def finetune(
         out=out,
         resume=resume,
         model=None if isinstance(model, str) else model,
-        dataset=dataset if isinstance(dataset, LabelledDataset) else None,
+        dataset=dataset if isinstance(dataset, CloudDataset) else None,
         recipe=recipe,
     )
     if distributed.is_launched_main():

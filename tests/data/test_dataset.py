@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pointlift.core.errors import DataError, FileFormatError, UnknownNameError, UsageError
 from pointlift.data.cloud import PointCloud
-from pointlift.data.dataset import CloudSplit, DatasetMeta, LabelledDataset, checked_labels, stratified_split
+from pointlift.data.dataset import CloudDataset, CloudSplit, DatasetMeta, checked_labels, stratified_split
 from pointlift.data.files import write
 from pointlift.data.stores import ArrayStore, ConcatStore, FileStore, RaggedStore
 
@@ -22,8 +22,8 @@ def split(points: np.ndarray = POINTS, labels: np.ndarray = LABELS) -> CloudSpli
     return CloudSplit(ArrayStore(points), labels, [f"c{i}" for i in range(len(points))])
 
 
-def dataset(points: np.ndarray = POINTS, labels: np.ndarray = LABELS, classes=("a", "b", "c")) -> LabelledDataset:
-    return LabelledDataset(DatasetMeta("toy", None, classes), split(points, labels), split(points[:3], labels[:3]))
+def dataset(points: np.ndarray = POINTS, labels: np.ndarray = LABELS, classes=("a", "b", "c")) -> CloudDataset:
+    return CloudDataset(DatasetMeta("toy", None, classes), split(points, labels), split(points[:3], labels[:3]))
 
 
 def test_samples():
@@ -143,28 +143,28 @@ def test_the_hash_depends_on_content_alone():
         dataset(changed),
         dataset(labels=LABELS[::-1].copy()),
         dataset(classes=("a", "b", "d")),
-        LabelledDataset(dataset().meta, dataset().train),
-        LabelledDataset(dataset().meta, dataset().train.subset(range(11)), dataset().test),
+        CloudDataset(dataset().meta, dataset().train),
+        CloudDataset(dataset().meta, dataset().train.subset(range(11)), dataset().test),
     ]
     assert len({first, *(d.content_hash() for d in others)}) == 6
 
 
 def test_the_hash_of_a_known_set_never_changes():
     points = np.arange(24, dtype=np.int16).reshape(2, 4, 3)
-    known = LabelledDataset(DatasetMeta("k", None, ("a", "b")), CloudSplit(ArrayStore(points), np.array([0, 1])))
+    known = CloudDataset(DatasetMeta("k", None, ("a", "b")), CloudSplit(ArrayStore(points), np.array([0, 1])))
     assert known.content_hash() == "ec1ee56707000937e536c560ae50963e7347f345ee9fde75cb0e5243bb3bf5ad"
 
 
 def test_files_are_hashed_by_their_bytes(tmp_path):
-    def make() -> LabelledDataset:
+    def make() -> CloudDataset:
         paths = [write(PointCloud(POINTS[i]), tmp_path / f"{i}.npy") for i in range(2)]
-        return LabelledDataset(DatasetMeta("f", None, ("a",)), CloudSplit(FileStore(paths), np.zeros(2)))
+        return CloudDataset(DatasetMeta("f", None, ("a",)), CloudSplit(FileStore(paths), np.zeros(2)))
 
     assert make().content_hash() == make().content_hash()
     before = make().content_hash()
     moved = POINTS[1] + 1
     paths = [tmp_path / "0.npy", write(PointCloud(moved), tmp_path / "1.npy")]
-    after = LabelledDataset(DatasetMeta("f", None, ("a",)), CloudSplit(FileStore(paths), np.zeros(2)))
+    after = CloudDataset(DatasetMeta("f", None, ("a",)), CloudSplit(FileStore(paths), np.zeros(2)))
     assert after.content_hash() != before
 
 
@@ -210,13 +210,13 @@ def test_hold_out():
     assert set(train.names).isdisjoint(validation.names)
     assert 2 not in validation.labels
     assert dataset().hold_out(0)[1] is None
-    only_test = LabelledDataset(DatasetMeta("toy", None, ("a",)), split().subset([]), split())
+    only_test = CloudDataset(DatasetMeta("toy", None, ("a",)), split().subset([]), split())
     with pytest.raises(UsageError, match="toy has no training clouds"):
         only_test.hold_out(0.1)
 
 
 def test_a_test_part_can_be_made_and_is_recorded():
-    whole = LabelledDataset(DatasetMeta("toy", None, ("a", "b", "c")), split())
+    whole = CloudDataset(DatasetMeta("toy", None, ("a", "b", "c")), split())
     made = whole.with_test_fraction(0.25, seed=3)
     assert made.splits == {"train": 9, "test": 3}
     assert "25%" in made.meta.note

@@ -20,7 +20,7 @@ _HOME = {
     "DatasetEntry": "catalog",
     "CloudSplit": "dataset",
     "DatasetMeta": "dataset",
-    "LabelledDataset": "dataset",
+    "CloudDataset": "dataset",
     "stratified_split": "dataset",
     "dataset_from_config": "loading",
     "load_dataset": "loading",

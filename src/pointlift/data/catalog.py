@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pointlift.core.registry import Registry
 from pointlift.data.config import Axis
-from pointlift.data.dataset import LabelledDataset
+from pointlift.data.dataset import CloudDataset
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class DatasetEntry:
         layout: The files expected under `data.root`, in one line.
         get: How to come by it.
         terms: Licence or terms of use.
-        load: `load(root, **options) -> LabelledDataset`; a generator ignores `root`.
+        load: `load(root, **options) -> CloudDataset`; a generator ignores `root`.
         detect: `detect(root)`: do the files look like this layout? Cheap: names only. None for a generator.
         classes: Class names, when the layout fixes them.
         up_axis: The axis that points up, when the layout fixes it.
@@ -31,7 +31,7 @@ class DatasetEntry:
     layout: str
     get: str
     terms: str
-    load: Callable[..., LabelledDataset]
+    load: Callable[..., CloudDataset]
     detect: Callable[[Path], bool] | None = None
     classes: tuple[str, ...] | None = None
     up_axis: Axis | None = None

@@ -126,7 +126,7 @@ class CloudSplit:
 
 
 @dataclass(frozen=True)
-class LabelledDataset:
+class CloudDataset:
     """A data set with its splits.
 
     Args:
@@ -173,16 +173,14 @@ class LabelledDataset:
         rest, held = stratified_split(self.train.labels, fraction, seed)
         return self.train.subset(rest), self.train.subset(held)
 
-    def with_test_fraction(self, fraction: float, seed: int = 0) -> LabelledDataset:
+    def with_test_fraction(self, fraction: float, seed: int = 0) -> CloudDataset:
         """For a set without a test part: hold `fraction` of the clouds out as one, and say so in the note."""
         if fraction == 0 or self.test is not None:
             return self
         rest, held = stratified_split(self.train.labels, fraction, seed, "test")
         made = f"test part: {fraction:.0%} of the clouds of each class, held out here with seed {seed}"
         note = f"{self.meta.note}; {made}" if self.meta.note else made
-        return LabelledDataset(
-            replace(self.meta, note=note), self.train.subset(rest), self.train.subset(held), self.root
-        )
+        return CloudDataset(replace(self.meta, note=note), self.train.subset(rest), self.train.subset(held), self.root)
 
     @cached_property
     def splits(self) -> dict[str, int]:

@@ -11,7 +11,7 @@ from typing import Any
 from pointlift.core.errors import DatasetNotFoundError, UsageError, did_you_mean
 from pointlift.data.catalog import DATASETS, DatasetEntry
 from pointlift.data.config import Axis, DataConfig
-from pointlift.data.dataset import LabelledDataset
+from pointlift.data.dataset import CloudDataset
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 
@@ -34,7 +34,7 @@ def load_dataset(
     test_fraction: float = 0.0,
     split_seed: int = 0,
     **options: Any,
-) -> LabelledDataset:
+) -> CloudDataset:
     """Open a labelled data set.
 
     Args:
@@ -73,7 +73,7 @@ def load_dataset(
     return dataset.with_test_fraction(test_fraction, split_seed)
 
 
-def dataset_from_config(config: DataConfig) -> LabelledDataset:
+def dataset_from_config(config: DataConfig) -> CloudDataset:
     """`load_dataset` with the fields of a `DataConfig`; `limit` takes that many clouds of each split."""
     dataset = load_dataset(
         config.root,
@@ -88,7 +88,7 @@ def dataset_from_config(config: DataConfig) -> LabelledDataset:
     if config.limit is None:
         return dataset
     test = None if dataset.test is None else dataset.test.take(config.limit)
-    return LabelledDataset(dataset.meta, dataset.train.take(config.limit), test, dataset.root)
+    return CloudDataset(dataset.meta, dataset.train.take(config.limit), test, dataset.root)
 
 
 def _folder(root: str | os.PathLike[str] | None) -> Path:

@@ -15,7 +15,7 @@ import torch
 from pointlift.core.errors import DataError, UsageError
 from pointlift.core.seeds import derive
 from pointlift.data.config import DataConfig
-from pointlift.data.dataset import CloudSplit, DatasetMeta, LabelledDataset
+from pointlift.data.dataset import CloudDataset, CloudSplit, DatasetMeta
 from pointlift.data.loader import Loader, make_loader
 from pointlift.data.loading import dataset_from_config
 from pointlift.data.pipeline import build_transform
@@ -59,7 +59,7 @@ class Evaluation:
 
 def evaluate(
     model: PointModel,
-    dataset: LabelledDataset | None = None,
+    dataset: CloudDataset | None = None,
     *,
     protocol: Protocol = "plain",
     split: SplitName = "test",
@@ -251,7 +251,7 @@ def _check_call(model: PointModel, protocol: str, split: str) -> None:
         )
 
 
-def _split(dataset: LabelledDataset, name: str, config: DataConfig) -> CloudSplit:
+def _split(dataset: CloudDataset, name: str, config: DataConfig) -> CloudSplit:
     if name == "test":
         if dataset.test is None:
             raise UsageError(f"{dataset.meta.name} has no test part", "another data set, or --split val or train")

@@ -18,7 +18,7 @@ from pointlift.adapt import adapt_model
 from pointlift.core.config import to_dict
 from pointlift.core.errors import DataError, UsageError
 from pointlift.core.seeds import derive, seed_everything
-from pointlift.data.dataset import CloudSplit, LabelledDataset
+from pointlift.data.dataset import CloudDataset, CloudSplit
 from pointlift.data.loader import Loader, make_loader
 from pointlift.data.loading import dataset_from_config
 from pointlift.data.pipeline import build_transform
@@ -57,7 +57,7 @@ class _Job:
 
     out: Path
     config: FinetuneConfig
-    dataset: LabelledDataset
+    dataset: CloudDataset
     parts: Splits
     model: PointModel
     loaders: dict[str, Loader]
@@ -82,7 +82,7 @@ def finetune(
     out: str | Path,
     resume: bool = False,
     model: PointModel | None = None,
-    dataset: LabelledDataset | None = None,
+    dataset: CloudDataset | None = None,
     recipe: str | None = None,
     command: str | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
@@ -146,7 +146,7 @@ def _prepare(
     config: FinetuneConfig,
     out: Path,
     model: PointModel | None,
-    dataset: LabelledDataset | None,
+    dataset: CloudDataset | None,
     device: torch.device,
 ) -> _Job:
     """Data, model and loaders, checked against each other; `config` as it is with what came from memory."""
@@ -195,7 +195,7 @@ def _notes(config: FinetuneConfig, parts: Splits, model: PointModel) -> list[str
     return notes
 
 
-def _with_dataset(config: FinetuneConfig, dataset: LabelledDataset) -> tuple[FinetuneConfig, LabelledDataset]:
+def _with_dataset(config: FinetuneConfig, dataset: CloudDataset) -> tuple[FinetuneConfig, CloudDataset]:
     """The configuration for data in memory: its folder, and the test part held out of it if it brings none.
 
     A test part that is there already is not split again: that would mix train and test.
@@ -219,7 +219,7 @@ def _with_model(config: FinetuneConfig, model: PointModel) -> FinetuneConfig:
     )
 
 
-def _parts(dataset: LabelledDataset, config: FinetuneConfig) -> Splits:
+def _parts(dataset: CloudDataset, config: FinetuneConfig) -> Splits:
     """`train`, and `val` and `test` where there are any; `val` is held out of `train`."""
     if config.select == "test" and dataset.test is None:
         raise UsageError(f"select is test, and {dataset.meta.name} has no test part", "select validation or last")
@@ -228,7 +228,7 @@ def _parts(dataset: LabelledDataset, config: FinetuneConfig) -> Splits:
     return {name: split for name, split in parts.items() if split is not None and len(split)}
 
 
-def _model(config: FinetuneConfig, model: PointModel | None, dataset: LabelledDataset) -> PointModel:
+def _model(config: FinetuneConfig, model: PointModel | None, dataset: CloudDataset) -> PointModel:
     """The network, adapted, with a head for the data set's classes."""
     classes = dataset.meta.classes
     seed_everything(derive(config.seed, "model"))
@@ -276,7 +276,7 @@ def _created(choice: ModelChoice, num_classes: int) -> PointModel:
     )
 
 
-def _train_loader(config: FinetuneConfig, dataset: LabelledDataset, split: CloudSplit, model: PointModel) -> Loader:
+def _train_loader(config: FinetuneConfig, dataset: CloudDataset, split: CloudSplit, model: PointModel) -> Loader:
     data, world = config.data, distributed.world_size()
     whole = data.batch_size * world
     smallest = min(len(split), whole) // world

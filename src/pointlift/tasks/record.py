@@ -14,7 +14,7 @@ import torch
 from pointlift.core.config import to_dict
 from pointlift.core.errors import DataError
 from pointlift.data.config import AugmentConfig
-from pointlift.data.dataset import LabelledDataset
+from pointlift.data.dataset import CloudDataset
 from pointlift.data.pipeline import CloudTransform
 from pointlift.models.base import PointModel
 from pointlift.tasks.files import write_json
@@ -56,7 +56,7 @@ class Record:
             raise DataError(f"{path} is damaged: {error!r}", "a record written by pointlift") from error
 
 
-def describe_dataset(dataset: LabelledDataset, splits: dict[str, int]) -> dict[str, Any]:
+def describe_dataset(dataset: CloudDataset, splits: dict[str, int]) -> dict[str, Any]:
     """The `dataset` part of a record."""
     meta = dataset.meta
     return {

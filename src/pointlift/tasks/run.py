@@ -36,7 +36,7 @@ class Origin:
         started: ISO time.
         pretrained: What the weights were before training, or None for new ones.
         weights: sha256 of the weights before training.
-        data: `LabelledDataset.content_hash`.
+        data: `CloudDataset.content_hash`.
     """
 
     recipe: str | None

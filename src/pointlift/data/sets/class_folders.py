@@ -10,7 +10,7 @@ import numpy as np
 from pointlift.core.errors import DataError
 from pointlift.data.catalog import DATASETS, DatasetEntry
 from pointlift.data.config import Axis
-from pointlift.data.dataset import CloudSplit, DatasetMeta, LabelledDataset
+from pointlift.data.dataset import CloudDataset, CloudSplit, DatasetMeta
 from pointlift.data.files import FORMATS, is_cloud_file
 from pointlift.data.sets.known import name_for
 from pointlift.data.stores import FileStore
@@ -28,7 +28,7 @@ def detect(root: Path) -> bool:
     return any(listing for listing in _listings(root).values())
 
 
-def load(root: Path, *, up_axis: Axis | None = None, unit: str | None = None) -> LabelledDataset:
+def load(root: Path, *, up_axis: Axis | None = None, unit: str | None = None) -> CloudDataset:
     """Open class folders; the classes are the folder names in alphabetical order, formats may be mixed.
 
     Hidden files and files whose ending is not a point-cloud format are left out (the note counts the latter).
@@ -61,7 +61,7 @@ def load(root: Path, *, up_axis: Axis | None = None, unit: str | None = None) ->
         note=_left_out(root),
     )
     empty = CloudSplit(FileStore([]), np.empty(0, np.int64), ())
-    return LabelledDataset(meta, splits.get("train", empty), splits.get("test"), root)
+    return CloudDataset(meta, splits.get("train", empty), splits.get("test"), root)
 
 
 def _split(root: Path, listing: Listing, classes: tuple[str, ...]) -> CloudSplit:

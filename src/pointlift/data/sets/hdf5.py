@@ -10,7 +10,7 @@ import numpy as np
 from pointlift.core.errors import DataError, DatasetNotFoundError, FileFormatError
 from pointlift.data.catalog import DATASETS, DatasetEntry
 from pointlift.data.config import Axis
-from pointlift.data.dataset import CloudSplit, DatasetMeta, LabelledDataset, checked_labels
+from pointlift.data.dataset import CloudDataset, CloudSplit, DatasetMeta, checked_labels
 from pointlift.data.sets.known import MODELNET40_CLASSES, name_for
 from pointlift.data.stores import ArrayStore, ConcatStore
 
@@ -28,7 +28,7 @@ def detect(root: Path) -> bool:
     return bool(_files(root, "train") or _files(root, "test"))
 
 
-def load(root: Path, *, up_axis: Axis | None = None, unit: str | None = None) -> LabelledDataset:
+def load(root: Path, *, up_axis: Axis | None = None, unit: str | None = None) -> CloudDataset:
     """Open a folder of HDF5 files with `data` (n, N, 3) and `label` (n,) or (n, 1).
 
     Class names come from `shape_names.txt` or `classes.txt`; files called `ply_data_*` are ModelNet40.
@@ -47,7 +47,7 @@ def load(root: Path, *, up_axis: Axis | None = None, unit: str | None = None) ->
     if up_axis is None and name == "modelnet40" and official:
         up_axis = "y"  # this edition is turned: the CAD models are z-up
     meta = DatasetMeta(name, f"hdf5, {native or 'differing numbers of'} points", classes, up_axis, native, unit)
-    return LabelledDataset(meta, _split(train), _split(test) if test else None, root)
+    return CloudDataset(meta, _split(train), _split(test) if test else None, root)
 
 
 def _open(path: Path) -> tuple[Path, ArrayStore, np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 from pointlift.core.errors import DataError, DatasetNotFoundError
 from pointlift.data.catalog import DATASETS, DatasetEntry
 from pointlift.data.config import Axis
-from pointlift.data.dataset import CloudSplit, DatasetMeta, LabelledDataset, checked_labels
+from pointlift.data.dataset import CloudDataset, CloudSplit, DatasetMeta, checked_labels
 from pointlift.data.formats.arrays import NpzFile
 from pointlift.data.sets.known import name_for
 from pointlift.data.stores import ArrayStore, ConcatStore, PointStore, RaggedStore
@@ -61,7 +61,7 @@ def _files(root: Path) -> list[Path]:
     return train + sorted(p for p in root.glob("test*.npz") if p.is_file())
 
 
-def load(root: Path, *, up_axis: Axis | None = None, unit: str | None = None) -> LabelledDataset:
+def load(root: Path, *, up_axis: Axis | None = None, unit: str | None = None) -> CloudDataset:
     """Open an npz folder; several `test*.npz` are joined in alphabetical order.
 
     Args:
@@ -90,7 +90,7 @@ def load(root: Path, *, up_axis: Axis | None = None, unit: str | None = None) ->
         note="stored as int16 in the unit sphere" if first.key == "points_i16" else "",
     )
     empty = CloudSplit(first.store, np.empty(0, np.int64), (), rows=np.empty(0, np.int64))
-    return LabelledDataset(meta, _split(train) if train else empty, _split(test) if test else None, root)
+    return CloudDataset(meta, _split(train) if train else empty, _split(test) if test else None, root)
 
 
 def _split(parts: list[_Part]) -> CloudSplit:

@@ -12,7 +12,7 @@ from pointlift.core.errors import UsageError, unknown_name
 from pointlift.core.seeds import generator
 from pointlift.data.catalog import DATASETS, DatasetEntry
 from pointlift.data.cloud import Float32, PointCloud
-from pointlift.data.dataset import CloudSplit, DatasetMeta, LabelledDataset
+from pointlift.data.dataset import CloudDataset, CloudSplit, DatasetMeta
 from pointlift.data.shapes.catalog import CLASSES
 from pointlift.data.shapes.make import VERSION, Shape, ShapeConfig, make_shape
 
@@ -89,7 +89,7 @@ def load_shapes(
     noise: float | None = None,
     density: float | None = None,
     occlusion: float | None = None,
-) -> LabelledDataset:
+) -> CloudDataset:
     """The labelled procedural shapes; nothing is made before a sample is asked for.
 
     Args:
@@ -126,7 +126,7 @@ def load_shapes(
         unit=None,
         note=config.describe(),
     )
-    return LabelledDataset(
+    return CloudDataset(
         meta, _split(train, config, seed, "train"), _split(test, config, seed, "test") if test else None
     )
 
