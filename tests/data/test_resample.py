@@ -29,9 +29,9 @@ def test_the_table(points, pool):
     ("native", "points", "pool", "says"),
     [
         (8192, 1024, 1200, ""),
-        (1100, 1024, 1100, "degenerates: 1,100 native points, 1,200 wanted"),
-        (1024, 1024, 1024, "using all points, no FPS; random subsets are permutations"),
-        (2048, 2048, 2048, "degenerates: 2,048 native points, 2,400 wanted"),
+        (1100, 1024, 1100, "have 1,100 points where the protocol draws from 1,200"),
+        (1024, 1024, 1024, "all are used, so votes differ by augmentation only"),
+        (2048, 2048, 2048, "have 2,048 points where the protocol draws from 2,400"),
         (500, 1024, 500, "500 native points, 1,024 wanted: all points are used and some are repeated"),
     ],
 )

@@ -311,3 +311,12 @@ def test_record_of_a_resumed_run_says_how_it_was_started(data: Path, tmp_path: P
     assert record["command"] == "the first command"
     assert record["recipe"] == "r"
     assert record["time"]["started"] == begun
+
+
+def test_resuming_a_finished_run_changes_nothing(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    finetune(tiny_config(data, epochs=1), out=out)
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in out.rglob("*") if path.suffix}
+    again = finetune(read_run_config(out), out=out, resume=True)
+    assert again.record.metrics
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before

@@ -21,7 +21,9 @@ def info(
         print_json(about)
         return
     print(f"{about['name']}: {about['arch']} ({about['paper']})")
-    print(f"  input {about['input']}  output {about['output']}")
+    given, out = about["input"], about["output"]
+    what = "logits" if about["num_classes"] else "features"
+    print(f"  input xyz (B, {given['xyz'][1]}, 3), normalised: {given['normalize']}; output (B, {out[1]}) {what}")
     print(f"  parameters {about['parameters']:,}  FLOPs {about['gflops']:.2f} G per cloud")
     for part, count in about["parameters_by_part"].items():
         print(f"    {part:12} {count:>12,}")
@@ -31,7 +33,7 @@ def info(
         if key == "measured":
             _print_scores(value)
         elif value not in (None, [], {}):
-            print(f"  {key}: {value}")
+            print(f"  {key}: {_plain(value)}")
     for name, entry in about["weights"].items():
         scores = ", ".join(f"{k} {100 * v:.2f} % (reported)" for k, v in entry["reported"].items())
         print(f"  weights {name}: {entry['holds']}; {entry['licence']}; {entry['url']} {scores}".rstrip())
@@ -43,3 +45,12 @@ def _print_scores(measured: dict[str, Any]) -> None:
         f"  measured: {percent(metrics, 'overall_accuracy')} overall accuracy on {measured['split']} of "
         f"{measured['dataset']}, protocol {measured['protocol']}, weights {measured['epoch_rule']}"
     )
+
+
+def _plain(value: Any) -> str:
+    """Nested values in one line, as people write them."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items() if inner not in (None, [], {}))
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    return str(value)

@@ -276,7 +276,8 @@ def _unknown_keys(cls: Any, values: Mapping[str, Any], prefix: str) -> list[str]
     mistakes: list[str] = []
     for key, value in values.items():
         if key not in known:
-            near = did_you_mean(str(key)[:80], known) if len(mistakes) < MAX_MISTAKES else ""
+            full = [prefix + name for name in known]
+            near = did_you_mean((prefix + str(key))[:160], full) if len(mistakes) < MAX_MISTAKES else ""
             mistakes.append(f"unknown key {_shown(prefix + str(key))}{'.' if near else ''}{near}")
         elif isinstance(value, Mapping) and _fields(known[key]):
             mistakes += _unknown_keys(known[key], value, f"{prefix}{key}.")
@@ -337,12 +338,29 @@ def _item_type(annotation: Any, key: Any) -> Any:
     return Any
 
 
+# pydantic's words for programmers, in those of a recipe.
+_KINDS = {
+    "dataclass_type": "should be a group of keys, written --group.key value",
+    "tuple_type": "should be a list, as in [0.5, 2]",
+    "list_type": "should be a list, as in [a, b]",
+    "dict_type": "should be a group of keys, written --group.key value",
+    "float_parsing": "should be a number",
+    "int_parsing": "should be a whole number",
+    "int_from_float": "should be a whole number",
+    "float_type": "should be a number",
+    "int_type": "should be a whole number",
+    "bool_parsing": "should be true or false",
+    "bool_type": "should be true or false",
+    "string_type": "should be a text",
+}
+
+
 def _say(cls: Any, errors: Sequence[Any]) -> dict[str, str]:
     """pydantic's errors by place, one per key: the members of a union each complain on their own."""
     said: dict[str, tuple[list[str], str]] = {}
     for item in errors:
         where = _dotted(cls, item["loc"][1:])
-        message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")[:300]
+        message = _KINDS.get(item["type"]) or item["msg"].removeprefix("Value error, ").removeprefix("Input ")[:300]
         given = "" if item["type"] in ("missing", "value_error") else f" (given {_shown(item['input'])})"
         said.setdefault(where, ([], given))[0].append("missing" if item["type"] == "missing" else message)
     return {where: " or ".join(messages) + given for where, (messages, given) in said.items()}

@@ -73,8 +73,15 @@ def _sentence(text: str) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` for the nearest known name, or an empty string."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    by_lower = {k.lower(): k for k in known}
+    near = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
+    return f" Did you mean {by_lower[near[0]]!r}?" if near else ""
+
+
+def first_few(names: Iterable[str], count: int = 8) -> str:
+    """`a, b, c, …`: at most `count` names, and a sign that there are more."""
+    every = list(names)
+    return ", ".join(every[:count]) + (", …" if len(every) > count else "")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], listing: str = "") -> UnknownNameError:
@@ -83,5 +90,4 @@ def unknown_name(kind: str, name: str, known: Iterable[str], listing: str = "") 
     fix = did_you_mean(name, names).strip()
     if listing:
         fix = f"{fix} {listing} shows all {len(names)}".strip()
-    shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-    return UnknownNameError(f"no {kind} {name!r}", f"one of {shown}" if shown else "", fix)
+    return UnknownNameError(f"no {kind} {name!r}", f"one of {first_few(names)}" if names else "", fix)

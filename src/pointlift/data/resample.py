@@ -51,9 +51,12 @@ def resample_stage(native: int, points: int, pool: Literal["table", "all"] | int
     if native < points:
         note = f"{native:,} native points, {points:,} wanted: all points are used and some are repeated"
     elif native < wanted:
-        note = f"resampling degenerates: {native:,} native points, {wanted:,} wanted: using all points, no FPS"
+        note = (
+            f"clouds have {native:,} points where the protocol draws from {wanted:,} farthest-point samples: "
+            "all are used"
+        )
         if native == points:
-            note += "; random subsets are permutations, so voting differs by augmentation only"
+            note += ", so votes differ by augmentation only"
     return ResampleStage(min(wanted, native), wanted, note)
 
 

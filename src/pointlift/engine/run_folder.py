@@ -20,6 +20,8 @@ _held: set[Path] = set()  # folders this process has locked: its own record lock
 def claim(out: Path, *, resume: bool = False) -> Iterator[Path]:
     """Make the folder `out`, refuse one that holds something, and lock it until the end of the block.
 
+    A block that fails before it wrote anything leaves no folder behind, unless it was there before.
+
     Args:
         out: The run folder.
         resume: Whether `out` may hold an earlier part of the run.
@@ -28,13 +30,26 @@ def claim(out: Path, *, resume: bool = False) -> Iterator[Path]:
         UsageError: It is not empty and `resume` is off, it is not a folder, or another process writes it.
         PointLiftError: It cannot be made.
     """
+    new = not out.exists()
     make(out)
     with lock(out):
         if not resume and any(path.name != _LOCK for path in out.iterdir()):
             raise UsageError(
                 f"{out} is not empty", "a new or empty folder", "Choose another --out, or go on with --resume"
             )
-        yield out
+        try:
+            yield out
+        except BaseException:
+            if new:
+                _remove_unused(out)
+            raise
+
+
+def _remove_unused(out: Path) -> None:
+    """Remove a folder that holds nothing but our lock."""
+    if [path.name for path in out.iterdir()] == [_LOCK]:
+        (out / _LOCK).unlink()
+        out.rmdir()
 
 
 def make(out: Path) -> None:
@@ -61,9 +76,8 @@ def lock(out: Path) -> Iterator[None]:
     if key in _held:
         yield
         return
-    descriptor = os.open(out / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = _locked(out)
     try:
-        _lock_or_raise(descriptor, out)
         _held.add(key)
         try:
             yield
@@ -71,6 +85,23 @@ def lock(out: Path) -> Iterator[None]:
             _held.discard(key)
     finally:
         os.close(descriptor)
+
+
+def _locked(out: Path) -> int:
+    """A descriptor of the folder's lock file, locked."""
+    path = out / _LOCK
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _lock_or_raise(descriptor, out)
+            # Its last holder may have removed the file after we opened it: then others lock another one.
+            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        make(out)
 
 
 def _lock_or_raise(descriptor: int, out: Path) -> None:

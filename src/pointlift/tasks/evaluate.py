@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 
-from pointlift.core.errors import DataError, UsageError
+from pointlift.core.errors import DataError, UsageError, did_you_mean, first_few
 from pointlift.core.seeds import derive
 from pointlift.data.config import DataConfig
-from pointlift.data.dataset import CloudDataset, CloudSplit, DatasetMeta
+from pointlift.data.dataset import CloudDataset, CloudSplit, DatasetMeta, PartName
 from pointlift.data.loader import Loader, make_loader
 from pointlift.data.loading import dataset_from_config
 from pointlift.data.pipeline import build_transform
@@ -39,7 +39,6 @@ from pointlift.tasks.record import (
 from pointlift.tasks.resolve import resolve_device
 
 Protocol = Literal["plain", "vote"]
-SplitName = Literal["test", "val", "train"]
 DEFAULT_ROUNDS = 10  # of voting, when it is asked for without a number
 
 
@@ -62,7 +61,7 @@ def evaluate(
     dataset: CloudDataset | None = None,
     *,
     protocol: Protocol = "plain",
-    split: SplitName = "test",
+    split: PartName = "test",
     data: Mapping[str, Any] | None = None,
     vote: VoteConfig | None = None,
     seed: int = 0,
@@ -77,7 +76,8 @@ def evaluate(
         dataset: The data set; read as `data` says when None.
         protocol: "plain": one deterministic pass. "vote": `vote.rounds` repetitions of averaged logits; the mean
             over rounds is the score, the maximum (what papers print) stands beside it.
-        split: "val" is the part of train that training with the same `data` would have held out.
+        split: "val" is the set's validation part, or the part of train that training with the same `data` would
+            have held out; "all" is every cloud of the set.
         data: Overrides of the data configuration that came with the model (`root`, `points`, ...).
         vote: Rounds and votes for "vote".
         seed: Seeds voting.
@@ -96,7 +96,7 @@ def evaluate(
         if dataset is None:
             dataset = dataset_from_config(config)
         meta = dataset.meta
-        clouds = with_model_classes(_split(dataset, split, config), meta, model)
+        clouds = with_model_classes(dataset.part(split, config.val_fraction, config.split_seed), meta, model)
         check_sizes(clouds, model)
         begun, started = time.perf_counter(), datetime.now(UTC)
         number_format = resolve_precision(precision, target)
@@ -209,13 +209,14 @@ def with_model_classes(split: CloudSplit, meta: DatasetMeta, model: PointModel) 
         return split
     unknown = [c for c in meta.classes if c not in wanted]
     if unknown:
+        near = did_you_mean(unknown[0], wanted).strip()
         raise DataError(
-            f"{meta.name} has classes that the model does not know: {', '.join(unknown[:5])}",
-            f"classes among {', '.join(wanted[:8])}{', …' if len(wanted) > 8 else ''}",
-            "Fine-tune the model on this data set first",
+            f"{meta.name} has classes that the model does not know: {first_few(unknown, 5)}",
+            f"classes among {first_few(wanted, 8)}",
+            near or "Fine-tune the model on this data set first",
         )
     renumber = np.array([wanted.index(c) for c in meta.classes])
-    return CloudSplit(split.store, renumber[split.labels], split.names, rows=split.rows, fields=split.fields)
+    return split.relabelled(renumber[split.class_labels()])
 
 
 def check_sizes(split: CloudSplit, model: PointModel) -> None:
@@ -241,24 +242,11 @@ def check_sizes(split: CloudSplit, model: PointModel) -> None:
 def _check_call(model: PointModel, protocol: str, split: str) -> None:
     if protocol not in ("plain", "vote"):
         raise UsageError(f"protocol {protocol!r}", "plain or vote")
-    if split not in ("test", "val", "train"):
-        raise UsageError(f"split {split!r}", "test, val or train")
+    if split not in get_args(PartName):
+        raise UsageError(f"split {split!r}", "test, val, train or all")
     if model.config.num_classes == 0:
         raise UsageError(
             f"{model.arch} has no classifier head, so protocol {protocol} cannot score it",
             "a fine-tuned model",
             "Fine-tune it first; scoring its features with protocol svm is not there yet",
         )
-
-
-def _split(dataset: CloudDataset, name: str, config: DataConfig) -> CloudSplit:
-    if name == "test":
-        if dataset.test is None:
-            raise UsageError(f"{dataset.meta.name} has no test part", "another data set, or --split val or train")
-        return dataset.test
-    train, held = dataset.hold_out(config.val_fraction, config.split_seed)
-    if name == "train":
-        return train
-    if held is None:
-        raise UsageError("data.val_fraction is 0, so there is no validation part", "--split test or train")
-    return held

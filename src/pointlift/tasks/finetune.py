@@ -32,6 +32,7 @@ from pointlift.tasks.config import AdaptationChoice, FinetuneConfig, ModelChoice
 from pointlift.tasks.evaluate import check_sizes, describe_voting, evaluation_loader, plain_scores, vote_scores
 from pointlift.tasks.predict import preprocess_of
 from pointlift.tasks.predictions import write_predictions
+from pointlift.tasks.record import FILE as RECORD
 from pointlift.tasks.record import (
     SCHEMA,
     Record,
@@ -115,6 +116,9 @@ def finetune(
         # Nothing is written before the whole configuration has proved to work: a mistake leaves an empty folder.
         now = _origin(job, from_memory=model is not None, recipe=recipe, command=command)
         origin = distributed.from_main(lambda: _begin_or_check(job, now, resume))
+        if resume and (out / RECORD).is_file():  # written last: nothing is left to do
+            logger.warning("%s is finished: nothing was trained", out)
+            return Run(out)
         result = fit(
             job.model,
             classification_losses(config.label_smoothing),
@@ -188,7 +192,7 @@ def _notes(config: FinetuneConfig, parts: Splits, model: PointModel) -> list[str
                 f"{counts.min()}): some of their points are repeated"
             )
     held = parts.get("val")
-    if config.select == "validation" and held is not None and len(held) < 5 * len(set(parts["train"].labels)):
+    if config.select == "validation" and held is not None and len(held) < 5 * len(set(parts["train"].class_labels())):
         notes.append(f"{len(held)} validation clouds choose the epoch: the choice is noisy, and their score optimistic")
     if model.origin is None and not any(p.requires_grad for n, p in model.named_parameters() if "head" not in n):
         notes.append("only the head learns, on a trunk that was never trained (give --model.pretrained)")

@@ -38,6 +38,7 @@ def inspect_model(name: str) -> dict[str, Any]:
         "parameters_by_part": parameters_by_part(model),
         "input": {"xyz": [1, config.points, 3], "normalize": config.normalize},
         "output": [1, model.config.num_classes or model.num_features],
+        "num_classes": model.config.num_classes,
         "gflops": flops(model, config.points) / 1e9,
         "classes": None if model.classes is None else list(model.classes),
         "config": to_dict(model.config),
