@@ -114,7 +114,7 @@ def test_every_mistake_is_said_at_once() -> None:
         "recipe demo: ",
         "unknown key 'epocs'. Did you mean 'epochs'?",
         "unknown key 'optim.lrr'. Did you mean 'optim.lr'?",
-        "unknown key 'second.clipp'. Did you mean 'clip'?",
+        "unknown key 'second.clipp'. Did you mean 'second.clip'?",
         "unknown key 'nonsense'",
         "epochs: missing",
         "kind: should be 'full' or 'linear' (given 'ful')",

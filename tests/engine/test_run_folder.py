@@ -28,18 +28,18 @@ def test_a_folder_that_holds_something_needs_resume(tmp_path: Path) -> None:
 
 
 def test_a_run_that_fails_before_its_first_file_leaves_no_folder(tmp_path: Path) -> None:
-    def fails(out: Path, wrote: bool) -> None:
-        with pytest.raises(PointLiftError, match="wrong data"), claim(out):
+    def fail(out: Path, *, wrote: bool) -> None:
+        with claim(out):
             if wrote:
                 (out / "config.yaml").write_text("a: 1")
             raise PointLiftError("wrong data")
 
-    fails(tmp_path / "new", wrote=False)
-    assert not (tmp_path / "new").exists()
-    fails(tmp_path / "begun", wrote=True)
-    assert (tmp_path / "begun" / "config.yaml").is_file()
     (tmp_path / "there").mkdir()
-    fails(tmp_path / "there", wrote=False)
+    for name, wrote in (("new", False), ("begun", True), ("there", False)):
+        with pytest.raises(PointLiftError, match="wrong data"):
+            fail(tmp_path / name, wrote=wrote)
+    assert not (tmp_path / "new").exists()
+    assert (tmp_path / "begun" / "config.yaml").is_file()
     assert (tmp_path / "there").is_dir()
 
 
