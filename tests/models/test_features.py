@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pointlift.engine import batchnorm
-from pointlift.models import heads
+from pointlift.models import batch_norm
 from pointlift.models.features import Level, PointFeatures
 from pointlift.models.heads import LinearHead, MlpHead, build_head
 
@@ -73,7 +73,7 @@ def test_a_lone_row_of_one_process_among_several_joins_the_others(monkeypatch: p
     torch.testing.assert_close(head(torch.ones(1, 8)), head.eval()(torch.ones(1, 8)))
     head.train()
     joined = []
-    monkeypatch.setattr(heads, "world_size", lambda: 2)
+    monkeypatch.setattr(batch_norm, "world_size", lambda: 2)
     monkeypatch.setattr(batchnorm.AllReducedBatchNorm, "forward", lambda self, x: (joined.append(len(x)), x)[1])
     head(torch.ones(1, 8))
     assert joined == [1, 1]

@@ -171,7 +171,7 @@ def test_too_few_points(small, clouds: Tensor) -> None:
         ({"drop_pth": 0.1}, "unknown key 'drop_pth'. Did you mean 'drop_path'"),
         ({"num_classes": -1}, "num_classes -1"),
         ({"drop_path": 1.0}, "drop_path 1.0"),
-        ({"head": "mlp"}, "head: should be 'mlp3' or 'linear'"),
+        ({"head": "mlp"}, "head: should be 'mlp3', 'linear' or 'parts'"),
         ({"pooling": "sum"}, "pooling: should be"),
         ({"quirks": "papers"}, "quirks 'papers'"),
     ],

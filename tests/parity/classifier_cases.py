@@ -1,4 +1,4 @@
-"""Classifiers against the released ones: built by product code, compared through taps."""
+"""Classifiers and part segmenters against the released ones: built by product code, compared through taps."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
+from comparing import Gradients, compare_all
 from states import released_state
 from torch import Tensor
 
@@ -25,26 +25,24 @@ def check_classifier(path: Path, upstream: Upstream, metadata: dict[str, str], t
     released = released_state(path, metadata, tensors)
     arch, sizes, _ = upstream.infer(released)
     sizes |= upstream.config(json.loads(metadata["config"]))[1]
-    model = create_model(arch, quirks="upstream", **sizes, head_dropout=0.0)
+    # Training mode is compared without chance: the references were made so.
+    model = create_model(arch, quirks="upstream", **(sizes | {"drop_path": 0.0, "head_dropout": 0.0}))
     renamed = upstream.rename(released)
     load_state(model, renamed.state, dropped=renamed.dropped)
-    batch = {"xyz": tensors["in/points"], "label": tensors["in/labels"]}
-    expected = {k.removeprefix("out/"): v for k, v in tensors.items() if k.startswith("out/")}
-    compared = set()
-    for prefix, training in (("", False), ("train_", True)):
-        model.train(training)
-        found = _run(model, batch, upstream)
-        for name, value in expected.items():
-            if name.startswith("train_") == training:
-                key = name.removeprefix(prefix)
-                assert key in found, f"{path.stem}: out/{name} has no counterpart"
-                _compare(f"{path.stem}: {name}", found[key](), value, training=training, batch=len(batch["xyz"]))
-                compared.add(name)
-    assert compared == set(expected), f"{path.stem}: not compared: {set(expected) - compared}"
+    batch = {"xyz": tensors["in/points"]}
+    if "in/cls_onehot" in tensors:
+        batch |= {"category": tensors["in/cls_onehot"].argmax(-1), "part": tensors["in/target"].long()}
+        compare_all(path.stem, tensors, lambda training: _run_parts(model, batch, upstream, training))
+        return
+    batch["label"] = tensors["in/labels"]
+    compare_all(path.stem, tensors, lambda training: _run(model, batch, upstream, training))
 
 
-def _run(model: PointModel, batch: dict[str, Tensor], upstream: Upstream) -> dict[str, Callable[[], Tensor]]:
+def _run(
+    model: PointModel, batch: dict[str, Tensor], upstream: Upstream, training: bool
+) -> dict[str, Callable[[], Tensor]]:
     """One forward and backward pass; each result under its name in the reference files."""
+    model.train(training)
     model.zero_grad()
     features = model.forward_features(batch, taps=TAPS.values())
     pooled = features.pool(model.config.pooling)
@@ -52,8 +50,6 @@ def _run(model: PointModel, batch: dict[str, Tensor], upstream: Upstream) -> dic
     loss = F.cross_entropy(logits, batch["label"])
     loss.backward()
     accuracy = 100 * (logits.argmax(1) == batch["label"]).float().mean()
-    gradients = {k: p.grad for k, p in model.named_parameters()}
-
     found: dict[str, Callable[[], Tensor]] = {
         "feature": lambda: pooled,
         "logits": lambda: logits,
@@ -62,32 +58,41 @@ def _run(model: PointModel, batch: dict[str, Tensor], upstream: Upstream) -> dic
     }
     for name, tap in TAPS.items():
         found[name] = lambda tap=tap: features.taps[tap]
-
-    class Gradients(dict):
-        """`grad/<released key>`, found through the same renaming that loads checkpoints."""
-
-        def __contains__(self, name: object) -> bool:
-            return super().__contains__(name) or str(name).startswith("grad/")
-
-        def __missing__(self, name: str) -> Callable[[], Tensor]:
-            ((ours, _),) = upstream.rename({name.removeprefix("grad/"): torch.zeros(1, 1, 1)}).state.items()
-            return lambda: gradients[ours]
-
-    return Gradients(found)
+    return Gradients(found, upstream, dict(model.named_parameters()), dict(model.named_buffers()))
 
 
-def _compare(name: str, found: Tensor, expected: Tensor, *, training: bool, batch: int) -> None:
-    found = found.detach().reshape(expected.shape)
-    if not expected.is_floating_point():
-        assert torch.equal(found, expected), f"{name} differs"
-        return
-    kind = name.rsplit(": ", 1)[1].removeprefix("train_")
-    if kind.startswith("grad/"):
-        # Statistics over a few clouds amplify rounding.
-        tolerance = (1e-2 if training and batch < 8 else 1e-3) * expected.abs().max().item() + 1e-7
-    elif kind in ("logits", "loss"):
-        tolerance = 1e-3 if training else 1e-5
-    else:
-        tolerance = 1e-3 if training and kind == "feature" else 1e-4
-    error = (found - expected).abs().max().item()
-    assert error <= tolerance, f"{name} is off by {error:.2e}, allowed {tolerance:.1e}"
+# out-name -> tap, and module whose output it is.
+PART_TAPS = {"center": "centers", "group_tokens": "patch_tokens"} | {
+    f"block{i}": f"level.0.block.{i}" for i in range(12)
+}
+PART_MODULES = {"label_feature": "head.category", "propagated": "head.propagation"}
+
+
+def _run_parts(
+    model: PointModel, batch: dict[str, Tensor], upstream: Upstream, training: bool
+) -> dict[str, Callable[[], Tensor]]:
+    """One forward and backward pass of a segmenter. Released features are (B, C, N), ours (B, N, C)."""
+    model.train(training)
+    model.zero_grad()
+    outputs: dict[str, Tensor] = {}
+    modules = dict(model.named_modules())
+    hooks = [
+        modules[name].register_forward_hook(lambda m, i, out, key=key: outputs.__setitem__(key, out))
+        for key, name in PART_MODULES.items()
+        if name in modules
+    ]
+    log_probs = F.log_softmax(model(batch), -1)
+    for hook in hooks:
+        hook.remove()
+    loss = F.nll_loss(log_probs.flatten(0, 1), batch["part"].flatten())
+    loss.backward()
+    features = model.forward_features(batch, taps=PART_TAPS.values())
+    found: dict[str, Callable[[], Tensor]] = {
+        "log_probs": lambda: log_probs,
+        "loss": lambda: loss.reshape(1),
+        "label_feature": lambda: outputs["label_feature"].unsqueeze(-1),
+        "propagated": lambda: outputs["propagated"].transpose(1, 2).contiguous(),
+    }
+    for name, tap in PART_TAPS.items():
+        found[name] = lambda tap=tap: features.taps[tap]
+    return Gradients(found, upstream, dict(model.named_parameters()), dict(model.named_buffers()))

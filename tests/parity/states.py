@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,15 +34,19 @@ def released_state(path: Path, metadata: dict[str, str], tensors: dict[str, Tens
 
 def _shapes(path: Path, metadata: dict[str, str]) -> dict[str, list[int]]:
     """Shapes of the key list whose class and sizes are the case's."""
-    free = {"drop_path_rate", "num_group"}  # leave no trace in shapes
-    sizes = {k: v for k, v in json.loads(metadata["config"]).items() if k not in free}
+    sizes = _sizes(json.loads(metadata["config"]))
     folders = {path.parent, Path(__file__).parent / "files"}
     for file in sorted(f for folder in folders for f in folder.glob("*.keys.json")):
         keys = json.loads(file.read_text())
-        same = {k: v for k, v in keys["config"].items() if k not in free} if isinstance(keys["config"], dict) else None
-        if keys["upstream"] == metadata["upstream"] and same == sizes:
+        if keys["upstream"] == metadata["upstream"] and _sizes(keys["config"]) == sizes:
             return keys["keys"]
     raise AssertionError(f"{path.name}: no key list has the shapes of {metadata['upstream']} with {sizes}")
+
+
+def _sizes(config: Any) -> Any:
+    """A config without what leaves no trace in shapes."""
+    free = {"drop_path_rate", "num_group"}
+    return {k: _sizes(v) for k, v in config.items() if k not in free} if isinstance(config, dict) else config
 
 
 def recipe(key: str, shape: tuple[int, ...], seed: int) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from pointlift.engine.config import OptimConfig
 from pointlift.engine.optim import param_groups
 from pointlift.models.registry import create_model
+from pointlift.pretrain.registry import create_objective
 from pointlift.weights.load import load_state
 from pointlift.weights.modelfile import read_model_file
 from pointlift.weights.upstream import upstream_for
@@ -30,8 +31,9 @@ def test_keys_load(keys_file: Path) -> None:
     upstream = upstream_for(keys["system"], keys["upstream"])
     assert upstream is not None, f"{keys_file.name}: {keys['upstream']} is neither built nor pending"
     released = fake_checkpoint(keys)
-    arch, sizes = upstream.config(keys["config"])
-    model = create_model(arch, quirks="upstream", **sizes)
+    name, options = upstream.config(keys["config"])
+    create = create_objective if upstream.kind == "objective" else create_model
+    model = create(name, quirks="upstream", **options)
     renamed = upstream.rename(released)
     report = load_state(model, renamed.state, dropped=renamed.dropped)
     assert not report.unexplained

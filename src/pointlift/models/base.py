@@ -17,7 +17,7 @@ from pointlift.ops import Grouping
 from pointlift.weights.load import LoadReport
 
 # What decides whether one model's head fits another.
-HEAD_FIELDS = ("num_classes", "head", "head_hidden", "pooling")
+HEAD_FIELDS = ("num_classes", "head", "head_hidden", "part_head", "pooling")
 
 
 class PointModel(nn.Module, ABC):
@@ -75,10 +75,19 @@ class PointModel(nn.Module, ABC):
         """Parameter-name prefixes of each part, in order from input to output; the last part is "head"."""
 
     @abstractmethod
+    def groups(self, xyz: Tensor) -> list[Grouping]:
+        """How clouds (B, N, 3) are cut into patches, from fine to coarse; empty for a network without patches."""
+
+    @abstractmethod
     def forward_features(
-        self, batch: Mapping[str, Tensor], *, mask: Tensor | None = None, taps: Iterable[str] = ()
+        self,
+        batch: Mapping[str, Tensor],
+        *,
+        mask: Tensor | None = None,
+        groups: Sequence[Grouping] | None = None,
+        taps: Iterable[str] = (),
     ) -> PointFeatures:
-        """Features of a batch of clouds."""
+        """Features of a batch of clouds; `groups` where the caller has them already."""
 
     @abstractmethod
     def new_head(self) -> nn.Module:

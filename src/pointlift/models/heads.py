@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pointlift.engine.batchnorm import AllReducedBatchNorm
-from pointlift.engine.distributed import world_size
+from pointlift.models.batch_norm import batch_norm
 
-HeadKind = Literal["mlp3", "linear"]
+HeadKind = Literal["mlp3", "linear", "parts"]
 
 
 class MlpHead(nn.Module):
@@ -31,8 +29,8 @@ class MlpHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_dim) -> logits (B, num_classes)."""
-        x = self.dropout(self.act(_batch_norm(self.bn1, self.fc1(x))))
-        x = self.dropout(self.act(_batch_norm(self.bn2, self.fc2(x))))
+        x = self.dropout(self.act(batch_norm(self.bn1, self.fc1(x))))
+        x = self.dropout(self.act(batch_norm(self.bn2, self.fc2(x))))
         return self.fc3(x)
 
 
@@ -49,21 +47,9 @@ class LinearHead(nn.Module):
 
 
 def build_head(kind: HeadKind, in_dim: int, num_classes: int, *, hidden: tuple[int, int], dropout: float) -> nn.Module:
-    """The head of this kind; `num_classes` 0 gives the features themselves."""
+    """The head of this kind for whole clouds; `num_classes` 0 gives the features themselves."""
     if num_classes == 0:
         return nn.Identity()
     if kind == "linear":
         return LinearHead(in_dim, num_classes)
     return MlpHead(in_dim, num_classes, hidden=hidden, dropout=dropout)
-
-
-def _batch_norm(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
-    """BatchNorm that a batch of one cannot break.
-
-    One row has no batch statistics (its variance is zero), so a lone cloud in training is normalised with the
-    running ones instead of raising. A BatchNorm over several processes has the others' rows, which wait for ours.
-    """
-    shared = isinstance(norm, AllReducedBatchNorm) and world_size() > 1
-    if norm.training and x.shape[0] == 1 and not shared:
-        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
-    return norm(x)

@@ -6,7 +6,7 @@ class token and the maximum over patches, classify (Point-MAE, arXiv 2203.06604,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,6 +21,7 @@ from pointlift.layers.trunk import Trunk
 from pointlift.models.base import PointModel
 from pointlift.models.features import Level, PointFeatures, Pooling
 from pointlift.models.heads import HeadKind, build_head
+from pointlift.models.part_head import PartHead, PartHeadConfig
 from pointlift.ops import Grouping, group
 
 
@@ -52,10 +53,12 @@ class PointTransformerConfig:
     patch_widths: tuple[int, int, int] = (128, 256, 512)
     pos_hidden: int = 128
     pos: Literal["once", "every"] = "every"
+    class_token: bool = True
     eps: float = 1e-5
     head: HeadKind = "mlp3"
     head_hidden: tuple[int, int] = (256, 256)
     head_dropout: float = 0.5
+    part_head: PartHeadConfig = field(default_factory=PartHeadConfig)
     pooling: Pooling = "cls+max"
     num_classes: int = 0
     quirks: PointTransformerQuirks = field(default_factory=PointTransformerQuirks)
@@ -76,6 +79,10 @@ class PointTransformerConfig:
                 raise ValueError(f"{name} {getattr(self, name)}: expected a rate from 0 to below 1")
         if self.num_classes < 0:
             raise ValueError(f"num_classes {self.num_classes}: expected 0 (no head) or more")
+        if self.head == "parts" and max(self.part_head.fetch) >= self.depth:
+            raise ValueError(f"part_head.fetch {self.part_head.fetch}: expected blocks below depth {self.depth}")
+        if not self.class_token and "cls" in self.pooling:
+            raise ValueError(f"pooling {self.pooling!r} without class_token: expected max, mean or mean+max")
 
 
 class PointTransformer(PointModel):
@@ -89,14 +96,16 @@ class PointTransformer(PointModel):
         dim = config.embed_dim
         self.patch_embed = PatchEmbed(dim, config.patch_widths)
         self.pos_embed = PosEmbed(dim, config.pos_hidden)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.cls_pos = nn.Parameter(torch.zeros(1, 1, dim))
+        if config.class_token:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+            self.cls_pos = nn.Parameter(torch.zeros(1, 1, dim))
         block = BlockConfig(
             dim, config.num_heads, int(dim * config.mlp_ratio), eps=config.eps, drop_path=config.drop_path
         )
         self.trunk = Trunk(block, config.depth, pos=config.pos)
         self.head = self.new_head()
-        init_tokens_(self.cls_token, self.cls_pos)
+        if config.class_token:
+            init_tokens_(self.cls_token, self.cls_pos)
 
     @property
     def embed_dim(self) -> int:
@@ -117,7 +126,7 @@ class PointTransformer(PointModel):
         return {
             "patch_embed": ("patch_embed.",),
             "pos_embed": ("pos_embed.",),
-            "cls": ("cls_token", "cls_pos"),
+            **({"cls": ("cls_token", "cls_pos")} if self.config.class_token else {}),
             **blocks,
             "norm": ("trunk.norm.",),
             "head": ("head.",),
@@ -125,15 +134,17 @@ class PointTransformer(PointModel):
 
     def no_weight_decay(self) -> set[str]:
         """Learned tokens and positions are embeddings; decaying them pulls the sequence's frame to zero."""
-        return {"cls_token", "cls_pos"}
+        return {"cls_token", "cls_pos"} if self.config.class_token else set()
 
     def new_head(self) -> nn.Module:
         """A fresh head as `config` says."""
         c = self.config
+        if c.head == "parts" and c.num_classes:
+            return PartHead(c.part_head, c.embed_dim, c.num_classes, c.head_dropout)
         return build_head(c.head, self.num_features, c.num_classes, hidden=c.head_hidden, dropout=c.head_dropout)
 
-    def group(self, xyz: Tensor) -> Grouping:
-        """Patches of clouds (B, N, 3)."""
+    def groups(self, xyz: Tensor) -> list[Grouping]:
+        """Patches of clouds (B, N, 3): one level."""
         c = self.config
         if xyz.shape[1] < self.min_points:
             raise UsageError(
@@ -141,55 +152,67 @@ class PointTransformer(PointModel):
                 f"at least {self.min_points} points",
                 "sample more points (--data.points) or choose a model with fewer groups",
             )
-        return group(
-            xyz,
-            c.num_groups,
-            c.group_size,
-            skip_near_origin=c.quirks.skip_near_origin,
-            ties=c.quirks.fps_ties,
-        )
+        quirks = c.quirks
+        return [group(xyz, c.num_groups, c.group_size, skip_near_origin=quirks.skip_near_origin, ties=quirks.fps_ties)]
 
     def forward_features(
-        self, batch: Mapping[str, Tensor], *, mask: Tensor | None = None, taps: Iterable[str] = ()
+        self,
+        batch: Mapping[str, Tensor],
+        *,
+        mask: Tensor | None = None,
+        groups: Sequence[Grouping] | None = None,
+        taps: Iterable[str] = (),
     ) -> PointFeatures:
         """Clouds to tokens.
 
         Args:
             batch: `xyz` (B, N, 3).
             mask: (B, G) bool, True = hidden, the same number in every row: only visible patches enter the trunk.
+            groups: What `groups(xyz)` gave, where the caller has it.
             taps: Names to keep: "centers", "patch_tokens", "level.0.block.I", "level.0.block.I.attention|mlp",
                 "tokens" (class token and patches after the final norm).
 
         Returns:
-            One level of patch tokens after the final norm, the class token, and the taps.
+            One level of patch tokens after the final norm, the class token if there is one, and the taps.
 
         Raises:
             UsageError: Too few points, or a mask that does not hide the same number of patches in every cloud.
             UnknownNameError: A tap that does not exist.
         """
         tap = Taps(taps)
-        grouping = self.group(batch["xyz"])
+        (grouping,) = self.groups(batch["xyz"]) if groups is None else groups
         tokens, centers = self.patch_embed(grouping.neighborhoods), grouping.centers
         tap("centers", centers)
         tap("patch_tokens", tokens)
         if mask is not None:
             tokens, centers = _visible(tokens, mask), _visible(centers, mask)
-        b = tokens.shape[0]
-        state = TokenState(
-            x=torch.cat([self.cls_token.expand(b, -1, -1), tokens], 1),
-            pos=torch.cat([self.cls_pos.expand(b, -1, -1), self.pos_embed(centers)], 1),
-            spans=(("prefix", 1), ("patch", tokens.shape[1])),
-            taps=tap,
-        )
+        state = TokenState(x=tokens, pos=self.pos_embed(centers), spans=(("patch", tokens.shape[1]),), taps=tap)
+        if self.config.class_token:
+            state = state.insert("prefix", self.cls_token, self.cls_pos)
         adapter, ctx = self.begin_adapters(batch, [grouping])
         state = self.trunk(state, adapter, ctx)
         tap("tokens", state.x)
         level = Level(xyz=centers, feats=state["patch"])
-        return PointFeatures((level,), cls=state["prefix"][:, 0], taps=tap.all_found())
+        cls = state["prefix"][:, 0] if self.config.class_token else None
+        return PointFeatures((level,), cls=cls, taps=tap.all_found())
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Logits (B, num_classes), or pooled features (B, num_features) without a head."""
+        """Logits (B, num_classes), or pooled features (B, num_features) without a head.
+
+        A head for parts needs `category` (B,) in the batch and gives logits per point (B, N, num_classes).
+        """
+        if isinstance(self.head, PartHead):
+            return self._part_logits(self.head, batch)
         return self.head(self.forward_features(batch).pool(self.config.pooling))
+
+    def _part_logits(self, head: PartHead, batch: Mapping[str, Tensor]) -> Tensor:
+        blocks = [f"level.0.block.{i}" for i in self.config.part_head.fetch]
+        features = self.forward_features(batch, taps=blocks)
+        centers = features.levels[0].xyz
+        patches = slice(-centers.shape[1], None)  # behind the class token
+        norm = self.trunk.norm or nn.Identity()
+        feats = torch.cat([norm(features.taps[name][:, patches]) for name in blocks], -1)
+        return head(batch["xyz"], centers, feats, batch["category"])
 
 
 def _visible(rows: Tensor, mask: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -35,6 +35,8 @@ class Upstream:
         infer: State dict -> (our architecture, arguments, what was assumed because tensors do not tell).
         rename: Released keys -> ours.
         preprocess: Our arguments -> what a cloud must go through (the released loaders' steps).
+        kind: What `config` and `infer` name: a model (arguments of `create_model`) or an objective (arguments of
+            `create_objective`, those of its backbone under `backbone_options`).
     """
 
     system: str
@@ -45,3 +47,4 @@ class Upstream:
     infer: Callable[[Mapping[str, Tensor]], tuple[str, dict[str, Any], tuple[str, ...]]]
     rename: Callable[[Mapping[str, Tensor]], Renamed]
     preprocess: Callable[[Mapping[str, Any]], dict[str, Any]]
+    kind: Literal["model", "objective"] = "model"

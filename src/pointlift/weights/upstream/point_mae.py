@@ -143,7 +143,159 @@ def _fits(state: Mapping[str, Tensor]) -> bool:
     return known and needed <= state.keys()
 
 
+def rename_pretrain_key(key: str) -> str | None:
+    """One released key of the pre-training model in our names (card, section 15)."""
+    if key == "mask_token":
+        return key
+    if match := re.fullmatch(r"decoder_pos_embed\.(0|2)\.(weight|bias)", key):
+        return f"decoder_pos.fc{'1' if match[1] == '0' else '2'}.{match[2]}"
+    if match := re.fullmatch(r"MAE_decoder\.norm\.(weight|bias)", key):
+        return f"decoder.norm.{match[1]}"
+    if match := re.fullmatch(r"increase_dim\.0\.(weight|bias)", key):
+        return f"predict.{match[1]}"
+    if block := rename_block(key, "MAE_decoder.blocks."):
+        return block.replace("trunk.", "decoder.", 1)
+    encoder = rename_key(key.removeprefix("MAE_encoder."))
+    return None if encoder is None else f"backbone.{encoder}"
+
+
+def rename_pretrain(state: Mapping[str, Tensor]) -> Renamed:
+    """Released tensors of the pre-training model in our names and shapes."""
+    renamed: State = {}
+    for key, value in state.items():
+        ours = rename_pretrain_key(key)
+        conv = ours is not None and value.ndim == 3 and ours != "mask_token"
+        renamed[ours or key] = value.squeeze(-1) if conv else value
+    return Renamed(renamed)
+
+
+_PART_KEYS = {
+    "label_conv.0": "head.category.fc",
+    "label_conv.1": "head.category.bn",
+    "convs1": "head.logits.mlp.fcs.0",
+    "convs2": "head.logits.mlp.fcs.1",
+    "convs3": "head.logits.fc",
+    "bns1": "head.logits.mlp.bns.0",
+    "bns2": "head.logits.mlp.bns.1",
+}
+
+
+def rename_part_key(key: str) -> str | None:
+    """One released key of the part segmentation model in our names (card, section 6)."""
+    if match := re.fullmatch(r"propagation_0\.mlp_(conv|bn)s\.(\d+)\.(\w+)", key):
+        return f"head.propagation.mlp.{'fcs' if match[1] == 'conv' else 'bns'}.{match[2]}.{match[3]}"
+    module, _, leaf = key.rpartition(".")
+    return f"{_PART_KEYS[module]}.{leaf}" if module in _PART_KEYS else rename_key(key)
+
+
+def rename_parts(state: Mapping[str, Tensor]) -> Renamed:
+    """Released tensors of the part segmentation model in our names and shapes."""
+    renamed: State = {}
+    for key, value in state.items():
+        ours = rename_part_key(key)
+        renamed[ours or key] = value.squeeze(-1) if ours is not None and value.ndim == 3 else value
+    return Renamed(renamed)
+
+
+def part_config(released: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The released part segmentation model as our architecture; `fetch`, `fp_mlp` and `convs` name other widths."""
+    arch, sizes = config(released)
+    head: dict[str, Any] = {}
+    if "fetch" in released:
+        head["fetch"] = tuple(released["fetch"])
+    if "fp_mlp" in released:
+        head["propagation"] = tuple(released["fp_mlp"])
+    if "convs" in released:
+        head["hidden"] = tuple(released["convs"][1:-1])
+    return arch, {**sizes, "class_token": False, "pooling": "mean+max", "head": "parts", "part_head": head}
+
+
+def infer_parts(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+    """Sizes from shapes; groups, heads and the blocks that are read are the released ones."""
+    arch, sizes, _ = infer(state)
+    category = state["label_conv.0.weight"]
+    head = {
+        "categories": category.shape[1],
+        "category_dim": category.shape[0],
+        "propagation": tuple(state[f"propagation_0.mlp_convs.{i}.weight"].shape[0] for i in (0, 1)),
+        "hidden": tuple(state[f"convs{i}.weight"].shape[0] for i in (1, 2)),
+    }
+    sizes |= {
+        "num_groups": 128,
+        "num_classes": state["convs3.weight"].shape[0],
+        "class_token": False,
+        "pooling": "mean+max",
+        "head": "parts",
+        "part_head": head,
+    }
+    return arch, sizes, (f"num_heads={sizes['num_heads']}", "num_groups=128, group_size=32, blocks 3, 7 and 11 read")
+
+
+def _fits_parts(state: Mapping[str, Tensor]) -> bool:
+    return {"label_conv.0.weight", "convs3.weight", "propagation_0.mlp_convs.0.weight"} <= state.keys() and all(
+        rename_part_key(key) is not None for key in state
+    )
+
+
+_MASKS = {"rand": "random", "block": "block"}
+
+
+def pretrain_config(released: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The YAML's `model:` section of pre-training as our objective and its arguments."""
+    inner = released["transformer_config"]
+    return "masked", {
+        "backbone": "point_transformer",
+        "backbone_options": config({**inner, **{k: released[k] for k in ("group_size", "num_group")}})[1],
+        "mask": _MASKS[inner["mask_type"]],
+        "mask_ratio": float(inner["mask_ratio"]),
+        "loss": {"cdl1": "cd_l1", "cdl2": "cd_l2"}[released["loss"]],
+        "decoder_depth": int(inner["decoder_depth"]),
+        "decoder_heads": int(inner["decoder_num_heads"]),
+        "drop_path": float(inner.get("drop_path_rate", 0.1)),
+    }
+
+
+def infer_pretrain(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+    """Sizes from shapes; masking and loss are the released ones."""
+    _, sizes, assumed = infer(state)
+    depth = 1 + max(int(m[1]) for k in state if (m := re.match(r"MAE_decoder\.blocks\.(\d+)\.", k)))
+    sizes["group_size"] = state["increase_dim.0.weight"].shape[0] // 3
+    options = {
+        "backbone": "point_transformer",
+        "backbone_options": sizes,
+        "decoder_depth": depth,
+        "decoder_heads": sizes["num_heads"],
+    }
+    return "masked", options, (*assumed, "60 % of the patches hidden at random, squared Chamfer distance")
+
+
+def _fits_pretrain(state: Mapping[str, Tensor]) -> bool:
+    needed = {"mask_token", "increase_dim.0.weight", "MAE_decoder.norm.weight", "decoder_pos_embed.0.weight"}
+    return needed <= state.keys() and all(rename_pretrain_key(key) is not None for key in state)
+
+
 UPSTREAMS = (
+    Upstream(
+        system="point-mae",
+        upstream="Pang-Yatian/Point-MAE:segmentation/models/pt.py:get_model",
+        holds="part segmentation model",
+        fits=_fits_parts,
+        config=part_config,
+        infer=infer_parts,
+        rename=rename_parts,
+        preprocess=lambda options: {**preprocess(options), "points": 2048, "normalize": "unit_sphere"},
+    ),
+    Upstream(
+        system="point-mae",
+        upstream="Pang-Yatian/Point-MAE:models/Point_MAE.py:Point_MAE",
+        holds="pre-training model",
+        fits=_fits_pretrain,
+        config=pretrain_config,
+        infer=infer_pretrain,
+        rename=rename_pretrain,
+        preprocess=lambda options: preprocess(options["backbone_options"]),
+        kind="objective",
+    ),
     Upstream(
         system="point-mae",
         upstream="Pang-Yatian/Point-MAE:models/Point_MAE.py:PointTransformer",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from torch import Tensor
 
@@ -12,9 +13,12 @@ from pointlift.weights.upstream.base import Upstream
 UPSTREAMS: tuple[Upstream, ...] = (*point_mae.UPSTREAMS,)
 
 
-def detect(state: Mapping[str, Tensor]) -> Upstream | None:
-    """The released class whose checkpoint this is (prefixes stripped already), or None."""
-    return next((u for u in UPSTREAMS if u.fits(state)), None)
+def detect(state: Mapping[str, Tensor], kind: Literal["model", "objective"] = "model") -> Upstream | None:
+    """The released class whose checkpoint this is (prefixes stripped already), or None.
+
+    A pre-training checkpoint is both: an objective, and the model that came out of it.
+    """
+    return next((u for u in UPSTREAMS if u.kind == kind and u.fits(state)), None)
 
 
 def upstream_for(system: str, upstream: str) -> Upstream | None:
