@@ -14,6 +14,8 @@ _HOME = {
     "FinetuneConfig": "tasks.config",
     "CloudDataset": "data.dataset",
     "OptimConfig": "engine.config",
+    "PretrainConfig": "tasks.config",
+    "PointClassifier": "tasks.classifier",
     "PointCloud": "data.cloud",
     "PointLiftError": "core.errors",
     "PointModel": "models.base",
@@ -31,6 +33,7 @@ _HOME = {
     "load_adapter": "adapt.io",
     "load_dataset": "data.loading",
     "predict": "api",
+    "pretrain": "api",
     "read": "data.files",
     "write": "data.files",
 }

@@ -13,10 +13,12 @@ from pointlift.data.dataset import CloudDataset
 from pointlift.engine import distributed
 from pointlift.models.base import PointModel
 from pointlift.report import write_report
-from pointlift.tasks.config import finetune_config
+from pointlift.tasks.config import finetune_config, pretrain_config
 from pointlift.tasks.finetune import finetune as _finetune
-from pointlift.tasks.predict import Prediction, Source
+from pointlift.tasks.inputs import Source
+from pointlift.tasks.predict import Prediction
 from pointlift.tasks.predict import predict as _predict
+from pointlift.tasks.pretraining import pretrain as _pretrain
 from pointlift.tasks.run import Run
 
 
@@ -60,6 +62,41 @@ def finetune(
         out=out,
         resume=resume,
         model=None if isinstance(model, str) else model,
+        dataset=dataset if isinstance(dataset, CloudDataset) else None,
+        recipe=recipe,
+    )
+    if distributed.is_launched_main():
+        write_report(run.out)
+    return run
+
+
+def pretrain(
+    dataset: CloudDataset | str | os.PathLike[str] | None = None,
+    *,
+    out: str | Path,
+    recipe: str | None = None,
+    resume: bool = False,
+    **options: Any,
+) -> Run:
+    """Pre-train a backbone on clouds without labels; `pl.create_model(…, pretrained=out)` starts from it.
+
+    Args:
+        dataset: A data set, or the folder of one; None takes what the recipe names.
+        out: A new or empty folder.
+        recipe: A packaged recipe or YAML file to start from.
+        resume: Go on with the run in `out`; everything else as it was.
+        **options: Fields of `PretrainConfig`: `epochs=50`, `model="point_mae_small"`, `objective="masked"`.
+
+    Raises:
+        ConfigError: Unknown options or wrong values, all at once.
+        UsageError: `out` is not empty, or was started otherwise.
+    """
+    if isinstance(dataset, str | os.PathLike):
+        options["data"] = merge(options.get("data", {}), {"root": os.fspath(dataset), "name": "auto", "options": {}})
+    run = _pretrain(
+        pretrain_config(recipe, options),
+        out=out,
+        resume=resume,
         dataset=dataset if isinstance(dataset, CloudDataset) else None,
         recipe=recipe,
     )

@@ -15,7 +15,7 @@ from pointlift.adapt.base import Adaptation, Parts
 from pointlift.adapt.registry import ADAPTATIONS
 from pointlift.core.config import to_dict
 from pointlift.layers.tokens import TokenState
-from pointlift.layers.trunk import BlockAdapter
+from pointlift.layers.trunk import BlockAdapter, Trunk
 from pointlift.models.base import PointModel
 from pointlift.models.registry import create_model
 from pointlift.ops import Grouping
@@ -35,28 +35,55 @@ MODELS: dict[str, dict[str, Any]] = {
         "head_dropout": 0.0,
         "drop_path": 0.0,
     },
+    "point_bert_tiny": {
+        "num_groups": 6,
+        "group_size": 4,
+        "embed_dim": 12,
+        "depth": 2,
+        "num_heads": 3,
+        "patch_widths": (6, 8, 10),
+        "patch_dim": 7,
+        "pos_hidden": 5,
+        "head_hidden": (7, 9),
+        "head_dropout": 0.0,
+        "drop_path": 0.0,
+    },
+    "point_m2ae_tiny": {
+        "num_groups": (8, 6),
+        "group_size": (4, 3),
+        "embed_dim": (6, 12),
+        "depth": (1, 2),
+        "radius": (0.6, 1.2),
+        "num_heads": 3,
+        "patch_widths": (6, 8, 10),
+        "head_hidden": (7, 9),
+        "head_dropout": 0.0,
+        "drop_path": 0.0,
+    },
 }
 
 
 class ToyAdapter(BlockAdapter):
-    def __init__(self, dim: int, depth: int) -> None:
+    """Of every level: `sizes` are (depth, width) of their trunks, from fine to coarse."""
+
+    def __init__(self, sizes: Sequence[tuple[int, int]]) -> None:
         super().__init__()
-        self.prompts = nn.Parameter(torch.randn(depth, 1, 2, dim))
-        self.parallel = nn.Linear(dim, dim)
-        self.norm = nn.BatchNorm1d(dim)
+        self.prompts = nn.ParameterList(torch.randn(depth, 1, 2, dim) for depth, dim in sizes)
+        self.parallel = nn.ModuleList(nn.Linear(dim, dim) for _, dim in sizes)
+        self.norm = nn.ModuleList(nn.BatchNorm1d(dim) for _, dim in sizes)
 
     def begin(self, batch: Mapping[str, Tensor], levels: Sequence[Grouping]) -> Tensor:
         return levels[-1].centers.mean(1, keepdim=True).mean(-1, keepdim=True)
 
     def before(self, index: int, state: TokenState, ctx: Tensor) -> TokenState:
-        return state.insert("toy", self.prompts[index] + ctx)
+        return state.insert("toy", self.prompts[state.level][index] + ctx)
 
     def branch(self, index: int, h: Tensor, state: TokenState, ctx: Tensor) -> Tensor:
-        return h + self.parallel(h)
+        return h + self.parallel[state.level](h)
 
     def after(self, index: int, state: TokenState, ctx: Tensor) -> TokenState:
         patches = state["patch"]
-        normed = self.norm(patches.flatten(0, 1)).view_as(patches)
+        normed = self.norm[state.level](patches.flatten(0, 1)).view_as(patches)
         return state.write("patch", patches + normed).drop("toy")
 
 
@@ -67,13 +94,14 @@ class Toy(Adaptation):
     name: ClassVar[str] = "toy"
 
     def build(self, model: PointModel) -> BlockAdapter:
-        return ToyAdapter(model.embed_dim, len(model.trunk.blocks))
+        trunks = [m for m in model.modules() if isinstance(m, Trunk)]
+        return ToyAdapter([(len(t.blocks), t.blocks[0].config.dim) for t in trunks])
 
     def trainable(self, parts: Parts) -> tuple[str, ...]:
-        return (*parts["head"], *parts["cls"])
+        return (*parts["head"], *parts.get("cls", ()))
 
     def held_in_eval(self, parts: Parts) -> tuple[str, ...]:
-        return parts["patch_embed"]
+        return next(iter(parts.values()))
 
 
 @pytest.fixture

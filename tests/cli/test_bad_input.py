@@ -61,8 +61,6 @@ FILES: dict[str, tuple[str, bytes, tuple[str, ...]]] = {
     "nan text": ("c.xyz", b"1 2 3\n" * 20 + b"nan 1 2\n", ("row 20",)),
     "no ending": ("cloud", b"1 2 3\n" * 20, ("no file ending",)),
     "wrong ending": ("c.jpg", b"1 2 3\n" * 20, (".jpg", ".ply")),
-    "fewer points than groups": ("c.npy", _npy(_CLOUD[:5]), ("5 points", "at least 8")),
-    "one point": ("c.xyz", b"1 2 3\n", ("1 points", "at least 8")),
 }
 
 
@@ -72,13 +70,6 @@ def test_file_that_is_no_cloud(run: Path, tmp_path: Path, name: str) -> None:
     path = tmp_path / file
     path.write_bytes(content)
     refused(cli("predict", run, path), str(path), *words, code=1)
-
-
-def test_one_bad_file_of_many_is_named(run: Path, tmp_path: Path) -> None:
-    for i in range(5):
-        np.save(tmp_path / f"{i}.npy", _CLOUD)
-    (tmp_path / "3.npy").write_bytes(b"junk")
-    refused(cli("predict", run, tmp_path), "3.npy", code=1)
 
 
 def test_paths_that_are_not_there(run: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tiny_runs import CLASSES, MODEL, Ended, cli, cloud, refused, write_data
 
 import pointlift as pl
 
-KINDS = ("models", "weights", "adaptations", "sources", "datasets", "recipes")
+KINDS = ("models", "weights", "adaptations", "objectives", "sources", "datasets", "recipes")
 
 
 def document(ended: Ended) -> dict:
@@ -247,7 +247,7 @@ def test_evaluate_generator_run_on_a_folder_reads_the_folder(data: Path, tmp_pat
 
 def test_evaluate_wrong_use(run: Path) -> None:
     refused(cli("evaluate", "point_mae_tiny", "--data.root", "x"), "svm", "fine-tune", code=2)
-    refused(cli("evaluate", run, "--protocol", "svm"), "plain", "vote", code=2)
+    refused(cli("evaluate", run, "--protocol", "linear"), "plain", "vote", "svm", code=2)
     refused(cli("evaluate", run, "--epochs", "3"), "--epochs", "--data.KEY", code=2)
     refused(cli("evaluate", run, "--vote.round", "3"), "Did you mean 'rounds'", code=2)
     refused(cli("evaluate", run, "--data.rot", "3"), "Did you mean 'root'", code=2)

@@ -57,3 +57,14 @@ def test_an_unknown_name_lists_what_there_is() -> None:
 
 def test_an_unknown_name_among_none() -> None:
     assert str(unknown_name("adaptation", "x", [])) == "no adaptation 'x'."
+
+
+def test_a_message_never_steers_the_terminal() -> None:
+    assert str(PointLiftError("header '\x1b[2J\x9b\x07'\n\tfine é")) == "header '\\x1b[2J\\x9b\\x07'\n\tfine é."
+
+
+def test_what_is_quoted_of_a_file_stays_short() -> None:
+    error = errors.FileFormatError("a.ply: columns " + "x, " * 60_000 + "last", "x, y, z")
+    assert len(str(error)) < 1_200
+    assert str(error).startswith("a.ply: columns x, x,")
+    assert "last" in str(error)

@@ -45,7 +45,7 @@ def test_round_trip_through_plain_values():
 
 
 def test_typos_name_the_nearest():
-    with pytest.raises(ConfigError, match=r"unknown key 'augment\.rotat'. Did you mean 'rotate'"):
+    with pytest.raises(ConfigError, match=r"unknown key 'augment\.rotat'. Did you mean 'augment\.rotate'"):
         build(DataConfig, {"augment": {"rotat": 3}})
 
 

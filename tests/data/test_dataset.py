@@ -9,9 +9,16 @@ from hypothesis import strategies as st
 
 from pointlift.core.errors import DataError, FileFormatError, UnknownNameError, UsageError
 from pointlift.data.cloud import PointCloud
-from pointlift.data.dataset import CloudDataset, CloudSplit, DatasetMeta, checked_labels, stratified_split
+from pointlift.data.dataset import (
+    CloudDataset,
+    CloudSplit,
+    DatasetMeta,
+    checked_labels,
+    joined,
+    stratified_split,
+)
 from pointlift.data.files import write
-from pointlift.data.stores import ArrayStore, ConcatStore, FileStore, RaggedStore
+from pointlift.data.stores import ArrayStore, ConcatStore, FileStore, ListStore, RaggedStore
 
 RNG = np.random.default_rng(0)
 POINTS = RNG.normal(size=(12, 8, 3)).astype(np.float32)
@@ -116,9 +123,10 @@ def test_a_nan_in_an_array_names_cloud_and_row():
 def test_files_are_read_once_while_there_is_room(tmp_path, monkeypatch):
     paths = [write(PointCloud(POINTS[i]), tmp_path / f"{i}.npy") for i in range(3)]
     store = FileStore(paths, cache_bytes=POINTS[0].nbytes * 2)
+    assert store.counts() is None
     for i in range(3):
         np.testing.assert_array_equal(store.points(i), POINTS[i])
-    assert store.counts() is None
+    assert store.counts().tolist() == [8] * 3
     for path in paths[:2]:
         path.unlink()
     np.testing.assert_array_equal(store.points(1), POINTS[1])
@@ -241,3 +249,144 @@ def test_labels_of_a_wrong_kind(labels):
 def test_lengths_must_agree():
     with pytest.raises(DataError, match="12 clouds, 11 labels"):
         CloudSplit(ArrayStore(POINTS), LABELS[:11])
+
+
+# Clouds without labels, validation parts, parts by name ----------------------------------------------------------
+
+
+def test_clouds_without_labels():
+    clouds = CloudSplit(ArrayStore(POINTS))
+    assert set(clouds[3]) == {"xyz", "index"}
+    assert clouds.take(4).names == ("0", "3", "6", "9")
+    assert clouds.subset([5, 1]).labels is None
+    with pytest.raises(UsageError, match="without labels"):
+        clouds.class_labels()
+    data = CloudDataset(DatasetMeta("u", None, ()), clouds)
+    train, held = data.hold_out(0.25, seed=1)
+    assert (len(train), len(held)) == (9, 3)
+    assert data.with_test_fraction(0.25).splits == {"train": 9, "test": 3}
+    assert data.content_hash() != CloudDataset(DatasetMeta("u", None, ()), split()).content_hash()
+
+
+def test_a_validation_part_of_the_set_is_used_whatever_the_fraction():
+    brought = CloudDataset(dataset().meta, split(), val=split(POINTS[:2], LABELS[:2]))
+    for fraction in (0.0, 0.5):
+        train, held = brought.hold_out(fraction)
+        assert (len(train), len(held)) == (12, 2)
+    assert brought.splits == {"train": 12, "val": 2}
+    assert brought.with_test_fraction(0.25).splits == {"train": 9, "val": 2, "test": 3}
+    assert brought.content_hash() != CloudDataset(dataset().meta, split()).content_hash()
+
+
+def test_parts_by_name():
+    whole = dataset()
+    assert len(whole.part("test")) == 3
+    assert len(whole.part("train")) == 12
+    train, held = whole.hold_out(0.3, 1)
+    assert whole.part("train", 0.3, 1).names == train.names
+    assert whole.part("val", 0.3, 1).names == held.names
+    assert whole.part("all").labels.tolist() == [*LABELS, *LABELS[:3]]
+    np.testing.assert_array_equal(whole.part("all")[13]["xyz"], POINTS[1])
+    with pytest.raises(UsageError, match="val_fraction is 0"):
+        whole.part("val")
+    with pytest.raises(UsageError, match="no test part"):
+        CloudDataset(whole.meta, split()).part("test")
+    with pytest.raises(UsageError, match="split 'tset'"):
+        whole.part("tset")
+    only_test = CloudDataset(whole.meta, split().subset([]), split())
+    assert len(only_test.part("all")) == 12
+
+
+def test_all_of_a_set_that_was_cut_is_every_cloud_once():
+    cut = CloudDataset(dataset().meta, split()).with_test_fraction(0.3, seed=4)
+    everyone = cut.part("all")
+    assert sorted(everyone.names) == sorted(split().names)
+    assert everyone.store is cut.train.store
+    for i, name in enumerate(everyone.names):
+        np.testing.assert_array_equal(everyone[i]["xyz"], POINTS[int(name[1:])])
+
+
+def test_joined_splits_keep_labels_and_fields_that_all_have():
+    store = ArrayStore(POINTS, fields={"part": (np.zeros((12, 8), np.int64), 1.0)})
+    one, two = CloudSplit(store, LABELS, fields=("part",)), split(POINTS[:2] + 1, LABELS[:2])
+    both = joined([one.subset([3, 1]), two, one.subset([0])])
+    assert both.labels.tolist() == [0, 0, 0, 0, 0]
+    assert both.fields == ()
+    for i, xyz in enumerate((POINTS[3], POINTS[1], POINTS[0] + 1, POINTS[1] + 1, POINTS[0])):
+        np.testing.assert_array_equal(both[i]["xyz"], xyz)
+    assert joined([one, one.subset([2])])[12]["part"].tolist() == [0] * 8
+    assert joined([one, CloudSplit(ArrayStore(POINTS))]).labels is None
+
+
+def test_a_limit_counts_after_the_hold_out():
+    labels = np.repeat([0, 1], 50)
+    points = np.arange(300, dtype=np.float32).reshape(100, 1, 3)
+    whole = CloudDataset(DatasetMeta("toy", None, ("a", "b")), split(points, labels), split(points, labels))
+    train, held = whole.hold_out(0.2, 3)
+    limited = whole.limited(10, 0.2, 3)
+    assert limited.splits == {"train": 10, "val": 10, "test": 10}
+    assert set(limited.val.names) <= set(held.names)
+    assert set(limited.train.names) <= set(train.names)
+    assert limited.hold_out(0.2, 3)[1].names == limited.val.names
+    assert "at most 10 clouds" in limited.meta.note
+    assert whole.limited(None, 0.2) is whole
+    assert whole.limited(10, 0.0).splits == {"train": 10, "test": 10}
+
+
+# Files with more than coordinates --------------------------------------------------------------------------------
+
+
+def test_fields_of_files(tmp_path):
+    def save(i: int, **feats: np.ndarray):
+        return write(PointCloud(POINTS[i], feats), tmp_path / f"{i}.npz")
+
+    part, extra = np.arange(8), np.ones((8, 3), np.float32)
+    store = FileStore([save(0, part=part, normals=extra), save(1, part=part)], fields=("part",))
+    assert CloudSplit(store, [0, 0], fields=("part",))[1]["part"].tolist() == list(range(8))
+    with pytest.raises(UnknownNameError, match="normals"):
+        store.field("normals", 0)
+    offered = FileStore(store.paths, offered=("part", "normals", "colors"))
+    assert offered.fields == ()
+    offered.read_all()
+    assert offered.fields == ("part",)
+    missing = FileStore(store.paths, fields=("part", "normals"))
+    with pytest.raises(DataError, match=r"1\.npz has no 'normals'"):
+        missing.points(1)
+    with pytest.raises(FileFormatError, match=r"1\.npz has no 'normals'"):
+        missing.read_all()
+    sample = store.points(0)
+    sample[:] = 7
+    np.testing.assert_array_equal(store.points(0), POINTS[0])
+
+
+def test_clouds_as_a_list_of_arrays():
+    tables = [np.concatenate([POINTS[i], -POINTS[i]], axis=1)[: 8 - i] for i in range(3)]
+    store = ListStore(tables, where="x.dat")
+    assert store.fields == ("normals",)
+    assert store.counts().tolist() == [8, 7, 6]
+    np.testing.assert_array_equal(store.points(2), POINTS[2][:6])
+    np.testing.assert_array_equal(store.field("normals", 1), -POINTS[1][:7])
+    assert ListStore([POINTS[0]]).fields == ()
+    for wrong in (np.zeros((3, 4)), np.zeros((0, 3)), np.zeros(3), np.array([[None] * 3])):
+        with pytest.raises(DataError, match=r"x\.dat: cloud 1 of shape"):
+            ListStore([POINTS[0], wrong], where="x.dat")
+
+
+def test_the_parts_of_a_set_know_what_they_are_of():
+    meta = DatasetMeta("toy", None, ("a", "b", "c"), unit="m")
+    toy = CloudDataset(meta, split(), val=split())
+    parts = [toy.train, toy.val, toy.part("all"), *toy.hold_out(0.2)]
+    parts += [toy.train.subset([3]), toy.train.take(2), toy.train.with_fields(), toy.train.relabelled(LABELS)]
+    assert all(part.meta == meta for part in parts)
+    assert split().meta is None
+    assert toy.limited(3, 0.0).train.meta.note == "at most 3 clouds of each part"
+    assert toy.with_test_fraction(0.3).test.meta.note.startswith("test part: 30%")
+    other = CloudDataset(DatasetMeta("other", None, ("a", "b", "c")), split())
+    assert joined([toy.train, other.train]).meta is None
+
+
+def test_labels_of_other_classes_bring_their_names():
+    renumbered = dataset().train.relabelled(2 - LABELS, ("c", "b", "a"))
+    assert renumbered.meta.classes == ("c", "b", "a")
+    assert [renumbered.meta.classes[k] for k in renumbered.labels] == [("a", "b", "c")[k] for k in LABELS]
+    assert split().relabelled(LABELS, ("c", "b", "a")).meta is None

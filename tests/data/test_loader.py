@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,24 @@ def test_an_epoch_left_early_does_not_disturb_the_next():
     made.set_epoch(0)
     next(iter(made))
     assert same(epochs(made, 1)[0], epochs(loader(), 1)[0])
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_workers_end_with_the_last_reference(whole):
+    made = loader(workers=1)
+    batches = iter(made)
+    first = next(batches)
+    if whole:
+        for _ in batches:
+            pass
+    (process,) = made._processes._iterator._workers
+    gc.disable()  # no cycles: nothing waits for the collector
+    try:
+        del made, batches, first
+        process.join(20)
+        assert not process.is_alive()
+    finally:
+        gc.enable()
 
 
 def test_every_cloud_comes_once_in_stored_order_without_shuffle():

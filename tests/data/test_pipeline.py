@@ -123,8 +123,8 @@ def test_a_step_that_cannot_apply_is_recorded_and_said_once(caplog):
     with caplog.at_level("WARNING"):
         first = build_transform(config, meta, "train")
         build_transform(config, meta, "vote")
-    assert "997 native points, 1,168 wanted: using all points, no FPS" in first.describe()["notes"][0]
-    assert sum("997 native" in r.message for r in caplog.records) == 1
+    assert "clouds have 997 points where the protocol draws from 1,168" in first.describe()["notes"][0]
+    assert sum("997 points" in r.message for r in caplog.records) == 1
     assert build_transform(config, meta, "test").notes == ()
     assert build_transform(DataConfig(points=2000), meta, "test").notes[0].startswith("997 native points, 2,000 wanted")
 

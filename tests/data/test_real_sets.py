@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tarfile
+
 import numpy as np
 import pytest
 
+import pointlift as pl
 from pointlift.data.config import AugmentConfig, DataConfig
 from pointlift.data.loader import make_loader
 from pointlift.data.loading import load_dataset
@@ -62,6 +65,87 @@ def test_dales_objects_are_metric_and_of_all_sizes(shared):
 
 
 def test_labelled_psb_fields(shared):
-    sample = load_dataset(shared / "data" / "labeled_psb").train.with_fields("normals", "part")[7]
+    data = load_dataset(shared / "data" / "labeled_psb")
+    assert len(data.meta.point_classes) == 94
+    assert sorted(i for parts in data.meta.parts_of.values() for i in parts) == list(range(94))
+    for split in (data.train, data.test):
+        carried = split.with_fields("part")
+        for i in range(len(carried)):
+            allowed = data.meta.parts_of[data.meta.classes[carried.labels[i]]]
+            assert set(np.unique(carried[i]["part"])) <= set(allowed)
+    sample = data.train.with_fields("normals", "part")[7]
     assert sample["part"].shape == (4096,)
     assert np.linalg.norm(sample["normals"], axis=1).mean() == pytest.approx(1, abs=0.02)
+
+
+def unpacked(archive, folder):
+    """The folder with the contents of an archive."""
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    return folder
+
+
+def test_mosd_tabletop(shared):
+    data = load_dataset(shared / "data" / "mosd_tabletop")
+    assert data.splits == {"train": 45, "test": 34}
+    assert (data.meta.unit, data.meta.native_points) == ("m", 16384)
+    assert data.meta.point_classes == ("support", "object")
+    assert data.train.labels is None
+    shares = [np.mean([split[i]["semantic"].mean() for i in range(len(split))]) for split in (data.train, data.test)]
+    np.testing.assert_allclose(shares, [0.14, 0.23], atol=0.006)
+    sample = data.train.with_fields("semantic", "instance", "colors")[3]
+    assert sample["instance"].min() == 1
+    assert (sample["instance"] > 1).tolist() == (sample["semantic"] == 1).tolist()
+    assert sample["colors"].dtype == np.uint8
+    assert 0.3 < np.median(sample["xyz"][:, 2]) < 3  # metres from the camera
+
+
+def test_lidar_forward(shared, tmp_path):
+    for name in ("train", "test_a"):
+        unpacked(shared / "data" / "lidar_forward" / f"{name}.tar.xz", tmp_path)
+    data = load_dataset(tmp_path)
+    assert data.splits == {"train": 49, "val": 8}
+    assert data.train.labels is None
+    counts: dict[int, int] = {}
+    for i in range(len(data.train)):
+        sample = data.train[i]
+        returned = sample["xyz"].any(axis=1)
+        for value, count in zip(*np.unique(sample["semantic"][returned], return_counts=True), strict=True):
+            counts[int(value)] = counts.get(int(value), 0) + int(count)
+    assert (counts[40], counts[70], counts[15], counts[0]) == (191_053, 445_833, 2_852, 227_024)
+    assert data.train.with_fields("intensity")[0]["intensity"].max() <= 200
+
+
+def test_shapenetpart_cap(shared, tmp_path):
+    unpacked(shared / "data" / "shapenetpart_cap" / "shapenetpart_cap.tar.xz", tmp_path)
+    data = load_dataset(tmp_path)
+    assert data.meta.name == "shapenetpart"
+    assert data.splits == {"train": 0, "val": 5, "test": 11}
+    assert data.meta.parts_of["Cap"] == (6, 7)
+    for split in (data.val, data.test):
+        for i in range(len(split)):
+            sample = split.with_fields("part", "normals")[i]
+            assert data.meta.classes[sample["label"]] == "Cap"
+            assert set(np.unique(sample["part"])) <= {6, 7}
+            assert 2329 <= len(sample["xyz"]) <= 2792
+            assert len(sample["normals"]) == len(sample["part"]) == len(sample["xyz"])
+
+
+@pytest.mark.parametrize(
+    ("name", "points", "fields"),
+    [
+        ("kitti_000000.bin", 123_389, {"intensity"}),
+        ("kitti_000186.bin", 123_849, {"intensity"}),
+        ("kitti_object_000008_cropped.bin", 17_238, {"intensity"}),
+        ("nuscenes_lidar_top.pcd.bin", 34_688, {"intensity", "ring"}),
+    ],
+)
+def test_kitti_and_nuscenes_scans(name, points, fields, shared, tmp_path):
+    unpacked(shared / "data" / "kitti_nuscenes_scans" / "scans.tar.xz", tmp_path)
+    (path,) = tmp_path.rglob(name)
+    cloud = pl.read(path)
+    assert len(cloud) == points
+    assert set(cloud.feats) == fields
+    data = load_dataset(path.parent)
+    assert len(data.train) == 4
+    assert data.train.labels is None

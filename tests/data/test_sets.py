@@ -76,6 +76,15 @@ def test_npz_without_class_names_numbers_them(tmp_path):
     assert load_dataset(tmp_path).meta.classes == ("0", "1", "2")
 
 
+def test_words_in_the_names_of_npz_files_say_the_part(tmp_path):
+    names = {"train": 6, "val": 2, "validation-2": 3, "test_b": 4, "test2": 1}
+    for name, n in names.items():
+        save_npz(tmp_path / f"{name}.npz", n)
+    for name in ("values", "tests", "testimony", "training_log"):
+        np.savez(tmp_path / f"{name}.npz", loss=np.zeros(3))
+    assert load_dataset(tmp_path).splits == {"train": 6, "val": 5, "test": 5}
+
+
 def test_only_a_test_part(tmp_path):
     save_npz(tmp_path / "test.npz", 4)
     assert load_dataset(tmp_path).splits == {"train": 0, "test": 4}
@@ -98,7 +107,7 @@ def test_modelnet40_is_recognised_by_its_classes(tmp_path):
         ({"points": np.full((4, 5, 3), np.nan)}, "cloud 0: 5 of 5 points"),
         ({"points": np.array([[None] * 3] * 4)}, "pickle"),
         ({"points": None}, "points_i16"),
-        ({"part": np.zeros((4, 5))}, r"'part' has shape \(4, 5\)"),
+        ({"part": np.zeros((4, 5))}, r"'part' of shape \(4, 5\)"),
         ({"up_axis": np.array("up")}, "up_axis 'up'"),
         ({"name": np.array(["a"])}, "names"),
     ],
@@ -147,12 +156,34 @@ def test_modelnet40_hdf5(tmp_path):
     np.testing.assert_array_equal(data.train[5]["xyz"], points(2)[0])
 
 
+def test_modelnet40_hdf5_in_its_customary_parent(tmp_path):
+    (tmp_path / "modelnet40_ply_hdf5_2048").mkdir()
+    save_h5(tmp_path / "modelnet40_ply_hdf5_2048" / "ply_data_test0.h5", 3)
+    assert load_dataset(tmp_path).splits == {"train": 0, "test": 3}
+
+
 def test_other_hdf5_takes_names_from_a_file(tmp_path):
     save_h5(tmp_path / "mine_train.h5", label=np.arange(5) % 3)
     assert load_dataset(tmp_path).meta.classes == ("0", "1", "2")
     (tmp_path / "classes.txt").write_text("arch\nbeam\ncrane\n")
     assert load_dataset(tmp_path).meta.classes == ("arch", "beam", "crane")
     assert load_dataset(tmp_path).test is None
+
+
+def test_words_in_the_names_of_hdf5_files_say_the_part(tmp_path):
+    names = {"latest_train": 4, "Train-2": 3, "contest_val0": 2, "testing.b": 1, "retest": 9, "pretrained": 9}
+    for name, n in names.items():
+        save_h5(tmp_path / f"{name}.h5", n, label=np.zeros(n, int))
+    data = load_dataset(tmp_path)
+    assert data.splits == {"train": 7, "val": 2, "test": 1}
+    assert data.meta.note.startswith("2 file(s) of no part left out (pretrained.h5, retest.h5)")
+
+
+def test_an_hdf5_file_of_two_parts(tmp_path):
+    save_h5(tmp_path / "train.h5")
+    save_h5(tmp_path / "train_test.h5")
+    with pytest.raises(DataError, match=r"train_test\.h5: its name says train and test"):
+        load_dataset(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -245,8 +276,8 @@ def test_one_bad_file_is_named(folders):
 
 def test_an_empty_class_folder(folders):
     (folders / "lamp").mkdir()
-    (folders / "lamp" / "a.off").write_text("OFF")
-    with pytest.raises(DataError, match=r"class folder .*lamp has no readable file \(1 x \.off\)"):
+    (folders / "lamp" / "a.jpg").write_text("x")
+    with pytest.raises(DataError, match=r"class folder .*lamp has no readable file \(1 x \.jpg\)"):
         load_dataset(folders)
 
 
@@ -255,6 +286,22 @@ def test_a_test_class_that_train_does_not_have(tmp_path):
     save_cloud(tmp_path / "test/cap/1.npy")
     with pytest.raises(DataError, match="test has a class 'cap'"):
         load_dataset(tmp_path)
+
+
+def test_folders_that_are_no_part_are_named(tmp_path):
+    for part in ("training", "eval", "testing", "extra"):
+        save_cloud(tmp_path / part / "cup" / "a.npy")
+    data = load_dataset(tmp_path)
+    assert (data.splits, data.meta.classes) == ({"train": 1, "test": 1}, ("cup",))
+    assert data.meta.note == "2 folder(s) left out (eval/, extra/)"
+
+
+def test_folders_that_are_no_part_of_a_class_are_named(tmp_path):
+    for name in ("cup/train", "cup/test", "cup/holdout", "hat/train"):
+        save_cloud(tmp_path / name / "a.npy")
+    data = load_dataset(tmp_path)
+    assert (data.splits, data.meta.classes) == ({"train": 2, "test": 1}, ("cup", "hat"))
+    assert data.meta.note == "1 folder(s) left out (cup/holdout/)"
 
 
 def test_large_folders_are_read_when_asked_for(folders, monkeypatch):
@@ -277,13 +324,16 @@ def test_nothing_there_says_where_what_and_how(tmp_path):
     assert str(tmp_path) in text
     for word in ("train.npz", "ply_data_train*.h5", "<class>/", "Unpack modelnet40_ply_hdf5_2048.zip first"):
         assert word in text
-    assert len(text.splitlines()) < 12
+    assert len(text.splitlines()) < 20
 
 
 def test_missing_folders_files_and_archives(tmp_path):
     with pytest.raises(DatasetNotFoundError, match=r"no folder .*gone"):
         load_dataset(tmp_path / "gone")
     (tmp_path / "a.tar.gz").write_text("x")
+    for name in ("auto", "scanobjectnn"):
+        with pytest.raises(DatasetNotFoundError, match=r"no folder .*Unpack a\.tar\.gz first"):
+            load_dataset(tmp_path / "a", name=name)
     with pytest.raises(DatasetNotFoundError, match=r"is an archive.*Unpack"):
         load_dataset(tmp_path / "a.tar.gz")
     save_npz(tmp_path / "train.npz")
@@ -295,7 +345,7 @@ def test_missing_folders_files_and_archives(tmp_path):
 
 def test_a_layout_can_be_named(folders):
     assert len(load_dataset(folders, name="class_folders").train) == 6
-    with pytest.raises(DatasetNotFoundError, match=r"no train\.npz"):
+    with pytest.raises(DatasetNotFoundError, match=r"(?s)no npz in .*How to get it"):
         load_dataset(folders, name="npz")
     with pytest.raises(UnknownNameError, match="Did you mean 'class_folders'"):
         load_dataset(folders, name="class_folder")
@@ -310,7 +360,7 @@ def test_from_a_config(folders):
     config = DataConfig(root=str(folders), up_axis="y", variant="first scan", test_fraction=0.4, limit=2)
     data = dataset_from_config(config)
     assert (data.meta.up_axis, data.meta.variant) == ("y", "first scan")
-    assert data.splits == {"train": 2, "test": 2}
+    assert data.splits == {"train": 2, "val": 1, "test": 2}
     assert "held out here" in data.meta.note
 
 
@@ -322,3 +372,8 @@ def test_every_entry_says_what_it_is():
         assert entry.layout
         assert entry.get
         assert entry.terms
+
+
+def test_an_axis_that_there_is_not(tmp_path):
+    with pytest.raises(UsageError, match=r"up_axis 'q'.*x, y or z"):
+        load_dataset(tmp_path, up_axis="q")

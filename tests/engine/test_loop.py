@@ -77,6 +77,17 @@ def test_the_module_ends_with_the_selected_weights(
     assert result.checkpoint.is_file()
 
 
+def test_of_equal_scores_the_lower_loss_is_taken(tmp_path: Path) -> None:
+    found = iter([(0.9, 0.5), (0.9, 0.2), (0.9, 0.3), (0.8, 0.1)])
+
+    def evaluate(module: nn.Module, loader: object) -> dict[str, float]:
+        accuracy, loss = next(found)
+        return {"loss": loss, "overall_accuracy": accuracy}
+
+    result = fit(network(), losses, loaders(), config(4), tmp_path, evaluate=evaluate)
+    assert (result.epoch, result.metrics["loss"]) == (1, 0.2)
+
+
 def test_metrics_and_result_say_what_happened(tmp_path: Path) -> None:
     lines_seen: list[dict] = []
     module = network()

@@ -38,6 +38,9 @@ def test_a_run_that_fails_before_its_first_file_leaves_no_folder(tmp_path: Path)
     for name, wrote in (("new", False), ("begun", True), ("there", False)):
         with pytest.raises(PointLiftError, match="wrong data"):
             fail(tmp_path / name, wrote=wrote)
+    with pytest.raises(PointLiftError, match="wrong data"):
+        fail(tmp_path / "runs" / "recipe" / "deep", wrote=False)
+    assert not (tmp_path / "runs").exists()
     assert not (tmp_path / "new").exists()
     assert (tmp_path / "begun" / "config.yaml").is_file()
     assert (tmp_path / "there").is_dir()

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from pointlift.models.base import PointModel
+from pointlift.models.point_m2ae import PointM2AEConfig
+from pointlift.models.point_tokenizer import PointTokenizerConfig
 from pointlift.models.point_transformer import PointTransformerConfig
 from pointlift.models.registry import MODELS, create_model
 
@@ -25,14 +27,34 @@ SMALL: dict[type, dict[str, Any]] = {
         "pos_hidden": 5,
         "head_hidden": (7, 9),
     },
+    PointTokenizerConfig: {
+        "num_groups": 6,
+        "group_size": 4,
+        "patch_dim": 12,
+        "patch_widths": (6, 8, 10),
+        "num_codes": 12,
+        "graph_base": 4,
+        "head_hidden": (7, 9),
+    },
+    PointM2AEConfig: {
+        "num_groups": (12, 8, 4),
+        "group_size": (4, 3, 3),
+        "embed_dim": (6, 12, 18),
+        "depth": (2, 1, 2),
+        "radius": (0.6, 1.2, 2.4),
+        "num_heads": 3,
+        "patch_widths": (6, 8, 10),
+        "head_hidden": (7, 9),
+    },
 }
 POINTS = 40
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`name`: one name per family (names of a family differ in sizes alone); `every_name`: all of them."""
+    """`name`: one name per family and head (all else of a family are sizes); `every_name`: all of them."""
     if "name" in metafunc.fixturenames:
-        metafunc.parametrize("name", list({MODELS.get(n).config: n for n in MODELS}.values()))
+        kinds = {(MODELS.get(n).config, MODELS.get(n).sizes.get("head")): n for n in MODELS}
+        metafunc.parametrize("name", list(kinds.values()))
     if "every_name" in metafunc.fixturenames:
         metafunc.parametrize("every_name", list(MODELS))
 
@@ -44,6 +66,8 @@ def small(name: str) -> Callable[..., PointModel]:
     def make(num_classes: int = 5, **options: Any) -> PointModel:
         torch.manual_seed(0)
         sizes = SMALL[MODELS.get(name).config]
+        if not hasattr(MODELS.get(name).config, "drop_path"):  # nothing of it to switch off
+            options.pop("drop_path", None)
         return create_model(name, num_classes=num_classes, **{**sizes, **options}).eval()
 
     return make

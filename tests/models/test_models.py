@@ -27,7 +27,10 @@ def test_logits(small, clouds: Tensor) -> None:
 
 def test_every_name_is_a_model(every_name: str, clouds: Tensor) -> None:
     """At its own sizes, with few patches."""
-    model = create_model(every_name, num_classes=2, num_groups=4, group_size=4).eval()
+    config = build(MODELS.get(every_name).config, MODELS.get(every_name).sizes)
+    sizes = {"num_groups": config.num_groups, "group_size": config.group_size}
+    few = {name: (4,) * len(x) if isinstance(x, tuple) else 4 for name, x in sizes.items()}
+    model = create_model(every_name, num_classes=2, **few).eval()
     assert model.arch == every_name
     with torch.inference_mode():
         assert model({"xyz": clouds}).shape == (4, 2)
@@ -43,7 +46,7 @@ def test_every_parameter_learns(small, clouds: Tensor) -> None:
         assert parameter.grad.any(), parameter_name
 
 
-@pytest.mark.parametrize("head", ["mlp3", "linear"])
+@pytest.mark.parametrize("head", ["mlp3", "mlp2", "linear"])
 @pytest.mark.parametrize("training", [True, False])
 def test_a_batch_of_one(small, clouds: Tensor, training: bool, head: str) -> None:
     model = small(head=head).train(training)
@@ -168,10 +171,10 @@ def test_too_few_points(small, clouds: Tensor) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"drop_pth": 0.1}, "unknown key 'drop_pth'. Did you mean 'drop_path'"),
+        ({"head_dropot": 0.1}, "unknown key 'head_dropot'. Did you mean 'head_dropout'"),
         ({"num_classes": -1}, "num_classes -1"),
-        ({"drop_path": 1.0}, "drop_path 1.0"),
-        ({"head": "mlp"}, "head: should be 'mlp3', 'linear' or 'parts'"),
+        ({"head_dropout": 1.0}, "head_dropout 1.0"),
+        ({"head": "mlp"}, "head: should be 'mlp3', 'mlp2', 'linear' or 'parts'"),
         ({"pooling": "sum"}, "pooling: should be"),
         ({"quirks": "papers"}, "quirks 'papers'"),
     ],

@@ -15,9 +15,11 @@ from pointlift.models.base import PointModel
 from pointlift.models.registry import create_model
 from pointlift.weights.load import load_state
 from pointlift.weights.upstream import Upstream
+from pointlift.weights.upstream.base import smoothing_in_torch
 
 # out-name -> tap of `forward_features`.
 TAPS = {"center": "centers", "group_tokens": "patch_tokens", "tokens_normed": "tokens"}
+SMOOTHING = 0.2  # of Point-BERT's second loss
 
 
 def check_classifier(path: Path, upstream: Upstream, metadata: dict[str, str], tensors: dict[str, Tensor]) -> None:
@@ -48,12 +50,15 @@ def _run(
     pooled = features.pool(model.config.pooling)
     logits = model.head(pooled)
     loss = F.cross_entropy(logits, batch["label"])
+    smooth = F.cross_entropy(logits, batch["label"], label_smoothing=smoothing_in_torch(SMOOTHING, logits.shape[1]))
     loss.backward()
     accuracy = 100 * (logits.argmax(1) == batch["label"]).float().mean()
     found: dict[str, Callable[[], Tensor]] = {
         "feature": lambda: pooled,
         "logits": lambda: logits,
         "loss": lambda: loss.reshape(1),
+        "loss_ce": lambda: loss.reshape(1),
+        "loss_smooth": lambda: smooth.reshape(1),
         "acc": lambda: accuracy.reshape(1),
     }
     for name, tap in TAPS.items():
@@ -65,7 +70,12 @@ def _run(
 PART_TAPS = {"center": "centers", "group_tokens": "patch_tokens"} | {
     f"block{i}": f"level.0.block.{i}" for i in range(12)
 }
-PART_MODULES = {"label_feature": "head.category", "propagated": "head.propagation"}
+PART_MODULES = {
+    "label_feature": "head.category",
+    "propagated": "head.propagation",
+    **{f"propagation_{i}": f"head.lift.{i - 1}" for i in (1, 2)},
+    **{f"dgcnn_pro_{i}": f"head.steps.{i - 1}" for i in (1, 2)},
+}
 
 
 def _run_parts(
@@ -91,8 +101,16 @@ def _run_parts(
         "log_probs": lambda: log_probs,
         "loss": lambda: loss.reshape(1),
         "label_feature": lambda: outputs["label_feature"].unsqueeze(-1),
-        "propagated": lambda: outputs["propagated"].transpose(1, 2).contiguous(),
+        "f_level_3": lambda: _last_block(model, features.taps).transpose(1, 2).contiguous(),
     }
+    for name in PART_MODULES.keys() & outputs.keys() - {"label_feature"}:
+        found[name] = lambda name=name: outputs[name].transpose(1, 2).contiguous()
     for name, tap in PART_TAPS.items():
         found[name] = lambda tap=tap: features.taps[tap]
     return Gradients(found, upstream, dict(model.named_parameters()), dict(model.named_buffers()))
+
+
+def _last_block(model: PointModel, taps: dict[str, Tensor]) -> Tensor:
+    """Patches behind the last block that the head reads, normed."""
+    config = model.config
+    return model.trunk.norm(taps[f"level.0.block.{config.part_head.fetch[-1]}"][:, -config.num_groups :])

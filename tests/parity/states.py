@@ -34,18 +34,20 @@ def released_state(path: Path, metadata: dict[str, str], tensors: dict[str, Tens
 
 def _shapes(path: Path, metadata: dict[str, str]) -> dict[str, list[int]]:
     """Shapes of the key list whose class and sizes are the case's."""
-    sizes = _sizes(json.loads(metadata["config"]))
+    config = json.loads(metadata["config"])
+    sizes = _sizes(config)
     folders = {path.parent, Path(__file__).parent / "files"}
     for file in sorted(f for folder in folders for f in folder.glob("*.keys.json")):
         keys = json.loads(file.read_text())
         if keys["upstream"] == metadata["upstream"] and _sizes(keys["config"]) == sizes:
-            return keys["keys"]
+            # The length of a queue is the one free number that shows in a shape.
+            return {k: [s[0], config["K"]] if k == "queue" else s for k, s in keys["keys"].items()}
     raise AssertionError(f"{path.name}: no key list has the shapes of {metadata['upstream']} with {sizes}")
 
 
 def _sizes(config: Any) -> Any:
     """A config without what leaves no trace in shapes."""
-    free = {"drop_path_rate", "num_group"}
+    free = {"NAME", "drop_path_rate", "num_group", "K"}
     return {k: _sizes(v) for k, v in config.items() if k not in free} if isinstance(config, dict) else config
 
 

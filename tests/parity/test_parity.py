@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bert_cases import BERT_CHECKS
 from classifier_cases import check_classifier
+from m2ae_cases import check_m2ae
 from objective_cases import check_masking, check_objective
 from ops_cases import check_ops
 from states import read
@@ -22,5 +24,8 @@ def test_parity(case: Path) -> None:
         return
     upstream = upstream_for(metadata["system"], metadata["upstream"])
     assert upstream is not None, f"{case.name}: {metadata['upstream']} is neither built nor pending"
-    check = check_objective if upstream.kind == "objective" else check_classifier
-    check(case, upstream, metadata, tensors)
+    if metadata["system"] == "point-m2ae":
+        check_m2ae(case, upstream, metadata, tensors)
+        return
+    checks = {"model": check_classifier, "objective": BERT_CHECKS.get(upstream.holds, check_objective)}
+    checks[upstream.kind](case, upstream, metadata, tensors)

@@ -122,8 +122,8 @@ class Page:
 
     def key(self, name: str) -> None:
         """Press and release one key."""
-        text = {"text": "\r"} if name == "Enter" else {}
-        self.call("Input.dispatchKeyEvent", type="keyDown", key=name, code=name, **text)
+        more: dict[str, Any] = {"Enter": {"text": "\r"}, "Escape": {"windowsVirtualKeyCode": 27}}.get(name, {})
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=name, code=name, **more)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=name, code=name)
 
     def mouse(self, kind: str, x: float, y: float, button: str = "none") -> None:

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from pointlift.core.errors import UsageError
+from pointlift.data.resample import resample_stage
 from pointlift.report import write_report
-from pointlift.report.gallery import gallery, normals
+from pointlift.report.gallery import gallery
 from pointlift.report.page import render
 from pointlift.report.run import read_run
 from pointlift.report.scores import softmax
@@ -108,7 +109,7 @@ def test_score_and_record_stand_side_by_side(demo):
         "train 3,200 · val 400 · test 800",
         "1,024",
         "best on validation",
-        "26 (they run from 0 to 29)",
+        "27 of 30",
         "2,913,744",
         "2,748,112",
         "96,000",
@@ -275,9 +276,10 @@ def test_gallery_shows_sure_mistakes_first_then_every_class(tmp_path, write_run)
     wrong = [t for t in tiles if not t.right]
     assert tiles[: len(wrong)] == wrong
     assert wrong == sorted(wrong, key=lambda t: -t.probability)
-    packed = np.frombuffer(base64.b64decode(tiles[0].points), np.uint8)
-    assert len(packed) == 1024 * 9
-    xyz = packed[: 1024 * 6].view("<i2").reshape(-1, 3) / 32767
+    packed = tiles[0].points
+    assert (packed["n"], packed["of"]) == (1024, 1024)
+    xyz = np.frombuffer(base64.b64decode(packed["xyz"]), "<i2").reshape(1024, 3) / 32767
+    assert len(base64.b64decode(packed["normal"])) == 1024 * 3
     assert np.linalg.norm(xyz, axis=1).max() == pytest.approx(1, abs=1e-3)
 
 
@@ -290,13 +292,6 @@ def test_large_clouds_are_thinned_to_keep_the_page_small(tmp_path, write_run):
     assert write_report(tmp_path).stat().st_size < 500_000
 
 
-def test_normals_of_a_plane_and_of_one_point():
-    flat = np.random.default_rng(0).uniform(-1, 1, (200, 3)).astype(np.float32)
-    flat[:, 2] = 0.25
-    np.testing.assert_allclose(np.abs(normals(flat)), np.tile([0, 0, 1], (200, 1)), atol=1e-6)
-    assert np.isfinite(normals(np.zeros((1, 3), np.float32))).all()
-
-
 def test_a_page_that_cannot_be_written(tmp_path, write_run):
     write_run(tmp_path / "run", count=60)
     (tmp_path / "file").write_text("in the way")
@@ -304,8 +299,8 @@ def test_a_page_that_cannot_be_written(tmp_path, write_run):
         write_report(tmp_path / "run", out=tmp_path / "file" / "report.html")
 
 
-def test_importing_the_room_does_not_import_jinja2_or_torch():
-    code = "import sys, pointlift.report; print({'jinja2', 'torch'} & set(sys.modules))"
+def test_importing_the_room_imports_nothing_heavy():
+    code = "import sys, pointlift.report; print({'jinja2', 'torch', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
@@ -330,3 +325,120 @@ def test_quirks_are_said_only_where_there_are_any(tmp_path, write_run, quirks, s
 def test_a_score_that_is_not_on_test_clouds_is_said_to_be_so(tmp_path, write_run, record, warning):
     write_run(tmp_path / "run", count=60, record=record)
     assert warning in write_report(tmp_path / "run").read_text()
+
+
+def modelnet(**dataset):
+    """A record of ModelNet40 as papers use it, with what is changed."""
+    data = {"name": "modelnet40", "content_hash": "c0", "up_axis": "y", "classes": None, "native_points": 8192}
+    return {"dataset": data | {"splits": {"train": 9843, "test": 2468}} | dataset}
+
+
+def test_reported_scores_stand_beside_the_own_one(tmp_path, write_run):
+    record = write_run(tmp_path, count=60, record=modelnet())
+    rows = reported(tmp_path)
+    own = next(row for row in rows if "this run" in row[2])
+    assert own[1].strip() == f"{100 * record['metrics']['overall_accuracy']:.1f} %"
+    mae = next(row for row in rows if row[0] == "Point-MAE, 1,024 points")
+    assert mae[1].strip() == "93.20 %"
+    assert "2203.06604" in mae[3]
+    assert not any("not the same data" in row[2] for row in rows)
+    values = [float(row[1].split()[0]) for row in rows]
+    assert values == sorted(values, reverse=True), "the run has its place among them"
+
+
+def test_another_edition_is_said_not_to_be_the_same_data(tmp_path, write_run):
+    write_run(tmp_path, count=60, record=modelnet(splits={"train": 900, "test": 60}, up_axis="z"))
+    rows = reported(tmp_path)
+    assert "this run" in rows[0][2], "apart from the others, whatever its score"
+    assert all("not the same data" in row[2] for row in rows[1:])
+    text = Reader(write_report(tmp_path).read_text("utf-8")).text
+    assert "In all of them: 2,468 test clouds, here 60" in text
+    assert "y up, here z up" in text
+
+
+def reported(folder):
+    """Rows of the table of reported scores: system, value, what differs, source."""
+    page = write_report(folder).read_text("utf-8")
+    table = re.search(r'<section id="reported".*?</section>', page, re.S).group(0)
+    return [[cell.replace("\u202f", " ") for cell in row] for row in Reader(table).rows[1:]]
+
+
+def test_data_that_no_paper_speaks_of_have_no_such_table(demo):
+    assert "Beside reported scores" not in demo[3].text
+
+
+def test_parts_of_the_model_from_input_to_output(tmp_path, write_run):
+    parts = {"embedding": {"parameters": 1000, "trainable": 0}, "head": {"parameters": 500, "trainable": 500}, "odd": 3}
+    model = {"arch": "m", "parameters": 1500, "trainable": 500, "trainable_without_head": 0, "parts": parts}
+    write_run(tmp_path, count=60, record={"model": model})
+    rows = Reader(write_report(tmp_path).read_text("utf-8")).rows
+    shown = [[cell.replace("\u202f", " ") for cell in row] for row in rows if row[0] in ("embedding", "head", "odd")]
+    assert shown == [["embedding", "1 k", "0 %"], ["head", "500", "100 %"]]
+
+
+def test_full_clouds_that_cannot_be_resampled_are_no_warning(tmp_path, write_run):
+    note = resample_stage(1024, 1024).note
+    write_run(tmp_path, count=60, record={"notes": [note]})
+    text = Reader(write_report(tmp_path).read_text("utf-8")).text
+    assert note
+    assert text.count(note) == 2, "in the notes as the record has it, and in record.json"
+    assert "Warning." not in text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"split": "train"}, "Scored on the clouds it was trained on."),
+        ({"split": "all"}, "those it was trained on among them"),
+        ({"split": "all", "epoch_rule": None, "training": {"dataset": {"content_hash": "c0"}}}, "among them"),
+        ({"split": "all", "epoch_rule": None, "training": None}, None),
+        ({"split": "all", "training": {"dataset": {"content_hash": "of other data"}}}, None),
+        ({"split": "train", "training": {"dataset": {"content_hash": "of other data"}}}, None),
+        ({"split": "test"}, None),
+    ],
+)
+def test_scores_on_training_clouds_are_warned_of(tmp_path, write_run, change, said):
+    record = write_run(tmp_path, count=60, record={"dataset": {"name": "shapes", "content_hash": "c0"}} | change)
+    assert record["split"] == change["split"]
+    text = Reader(write_report(tmp_path).read_text("utf-8")).text
+    assert ("it was trained on" in text) == (said is not None)
+    assert said is None or said in text
+
+
+@pytest.mark.parametrize(
+    ("protocol", "said"),
+    [
+        ("plain", "Papers choose the best epoch on the test split and report one run."),
+        ("few-shot", "report mean and standard deviation."),
+        ("svm", None),
+    ],
+)
+def test_what_papers_do_is_said_where_they_do_it(tmp_path, write_run, protocol, said):
+    """Few-shot scores are means of folds, and a linear SVM has no epochs."""
+    write_run(tmp_path, count=60, record=modelnet() | {"protocol": protocol})
+    text = Reader(write_report(tmp_path).read_text("utf-8")).text
+    assert "Beside reported scores" in text
+    assert ("Papers choose" in text) == (said is not None)
+    assert said is None or said in text
+
+
+def test_votes_show_their_mean_and_their_best_round(tmp_path, write_run):
+    metrics = {"overall_accuracy": 0.8, "mean_class_accuracy": 0.7, "overall_accuracy_max": 0.83, "loss": 0.5}
+    write_run(tmp_path, count=60, record={"metrics": metrics, "voting": {"rounds": 10, "pool": "mean"}})
+    text = Reader(write_report(tmp_path).read_text("utf-8")).text
+    assert re.search(r"Overall accuracy on test\s+80\.0 %", text)
+    assert re.search(r"overall accuracy, best round\s+83\.0 %", text)
+
+
+def test_part_segmentation_leads_with_the_mean_iou_that_papers_report(tmp_path, write_run):
+    write_run(
+        tmp_path,
+        record={"task": "part_segmentation", "metrics": {"instance_miou": 0.851, "class_miou": 0.832, "loss": 0.2}}
+        | modelnet(name="shapenetpart", splits={"train": 14007, "test": 2874}),
+    )
+    (tmp_path / "predictions.npz").unlink()
+    text = Reader(write_report(tmp_path).read_text("utf-8")).text
+    assert re.search(r"Instance mIoU on test\s+85\.1", text)
+    assert re.search(r"class mIoU\s+83\.2", text)
+    rows = reported(tmp_path)
+    assert [row[0] for row in rows][:2] == ["Point-M2AE, 2,048 points", "Point-MAE, 2,048 points"]

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pointlift.core.config import dump_yaml, recipe_names, to_dict
+from pointlift.core.config import dump_yaml, read_recipe, recipe_names, to_dict
 from pointlift.core.errors import ConfigError, UnknownNameError
-from pointlift.tasks.config import FinetuneConfig, ModelChoice, differences, finetune_config
+from pointlift.tasks.config import FinetuneConfig, ModelChoice, differences, finetune_config, run_config
+from pointlift.tasks.run import KINDS
 
 
 def test_every_mistake_at_once() -> None:
@@ -57,9 +58,10 @@ def test_short_forms() -> None:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_packaged_recipe_is_whole_and_survives_the_run_folder(name: str) -> None:
-    config = finetune_config(name)
+    kind = KINDS[read_recipe(name).get("task", "classification")]
+    config = run_config(kind, name)
     kept = yaml.safe_load(dump_yaml(to_dict(config)))
-    assert finetune_config(None, kept) == config
+    assert run_config(kind, None, kept) == config
 
 
 def test_overrides_on_the_configuration_of_a_run() -> None:
@@ -89,6 +91,6 @@ def test_weights_of_a_choice() -> None:
 
 def test_test_selection_must_be_asked_for() -> None:
     assert FinetuneConfig().select == "validation"
-    assert [name for name in recipe_names() if finetune_config(name).select == "test"] == [
+    assert [name for name in recipe_names() if read_recipe(name).get("select") == "test"] == [
         "point_mae/modelnet40_released"
     ]

@@ -15,7 +15,7 @@ from pointlift.data.loading import load_dataset
 from pointlift.engine.precision import resolve_precision
 from pointlift.tasks.config import VoteConfig
 from pointlift.tasks.evaluate import evaluate, evaluation_loader, plain_scores, vote_scores, with_model_classes
-from pointlift.tasks.predict import data_config_of
+from pointlift.tasks.inputs import data_config_of
 from pointlift.tasks.run import Run, data_of_run, training_of_run
 
 FP32 = resolve_precision("fp32", torch.device("cpu"))
@@ -41,6 +41,19 @@ def test_val_is_what_the_run_held_out(finished: Path) -> None:
     found = evaluate(run.model, data=data_of_run(finished, {}), split="val")
     assert found.metrics == pytest.approx(run.record.data["validation"])
     assert len(evaluate(run.model, data=data_of_run(finished, {}), split="train").names) == 16
+
+
+def test_all_scores_every_cloud_once(finished: Path, data: Path) -> None:
+    found = evaluate(Run(finished).model, data=data_of_run(finished, {}), split="all")
+    count = sum(load_dataset(data).splits.values())
+    assert found.record.data["dataset"]["splits"] == {"all": count}
+    assert len(set(found.names)) == count
+
+
+def test_clouds_without_labels_cannot_be_scored(finished: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(100, 3)))
+    with pytest.raises(UsageError, match=r"without labels.*one folder per class"):
+        evaluate(Run(finished).model, load_dataset(tmp_path), split="all")
 
 
 def test_vote_is_the_mean_of_logits(finished: Path, data: Path) -> None:

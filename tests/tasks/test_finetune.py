@@ -73,9 +73,9 @@ def test_folder_is_whole_and_agrees_with_itself(finished: Path) -> None:
 def test_selected_epoch_is_the_best_on_validation(finished: Path) -> None:
     record = Run(finished).record.data
     lines = [line for line in read_metrics(finished / "metrics.jsonl") if line["event"] == "epoch"]
-    values = [line["val"]["overall_accuracy"] for line in lines]
+    values = [(line["val"]["overall_accuracy"], -line["val"]["loss"]) for line in lines]
     assert all("test" not in line for line in lines)
-    assert record["epoch"] == int(np.argmax(values))
+    assert record["epoch"] == values.index(max(values))  # of equal accuracies the lower loss
     assert record["validation"] == pytest.approx(lines[record["epoch"]]["val"])
 
 
@@ -129,8 +129,8 @@ def test_selection_is_recorded(data: Path, tmp_path: Path, select: str, rule: st
     lines = [line for line in read_metrics(run.out / "metrics.jsonl") if line["event"] == "epoch"]
     assert record["epoch_rule"] == rule
     assert all(key in line for line in lines)
-    scores = [line[key]["overall_accuracy"] for line in lines]
-    expected = 2 if select == "last" else int(np.argmax(scores))
+    scores = [(line[key]["overall_accuracy"], -line[key]["loss"]) for line in lines]
+    expected = 2 if select == "last" else scores.index(max(scores))
     assert record["epoch"] == expected
     if select == "test":
         assert record["metrics"] == pytest.approx(lines[expected]["test"], abs=1e-6)

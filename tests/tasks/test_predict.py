@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from tiny_runs import CLASSES, MODEL, cloud
 
 import pointlift as pl
 from pointlift.core.errors import DataError, FileFormatError, UsageError
-from pointlift.tasks.predict import data_config_of, features_many, predict, predict_many
+from pointlift.data.files import FORMATS
+from pointlift.tasks.inputs import data_config_of
+from pointlift.tasks.predict import features_many, predict, predict_many
 from pointlift.tasks.run import Run
 
 
@@ -74,12 +77,98 @@ def test_few_and_many_points(model, count: int) -> None:
 def test_identical_points(model) -> None:
     found = predict(model, np.full((50, 3), 3.5))
     assert sum(found.probabilities.values()) == pytest.approx(1)
+    assert "at one place" in found.notes[0]
 
 
-@pytest.mark.parametrize("count", [1, 7])
-def test_fewer_points_than_groups(model, count: int) -> None:
-    with pytest.raises(DataError, match=f"has {count} points.*at least 8"):
-        predict(model, np.random.default_rng(0).random((count, 3)))
+def test_three_million_points_in_bounded_memory(model) -> None:
+    """Above the cloud itself (36 MB as float32): one float64 copy to normalise, and the model's points."""
+    xyz = np.random.default_rng(0).random((3_000_000, 3), dtype=np.float32)
+    predict(model, xyz[:100])
+    tracemalloc.start()
+    found = predict(model, pl.PointCloud(xyz))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0 < found.probability <= 1
+    assert peak < 250e6
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_fewer_points_than_groups_are_repeated_and_said(model, count: int) -> None:
+    xyz = np.random.default_rng(0).random((count, 3))
+    found = predict(model, xyz)
+    assert sum(found.probabilities.values()) == pytest.approx(1)
+    assert f"The cloud has {count} point" in found.notes[0]
+    same(predict(model, 1000 * xyz + 5), found, 1e-4)
+    assert predict(model, np.random.default_rng(0).random((8, 3))).notes == ()
+
+
+def test_a_model_that_wants_enough_points_gets_them(model) -> None:
+    import copy
+
+    strict = copy.deepcopy(model)
+    strict.preprocess = {**model.preprocess, "resample": {**model.preprocess["resample"], "pad": "error"}}
+    with pytest.raises(DataError, match="a cloud of 7 points"):
+        predict(strict, np.random.default_rng(0).random((7, 3)))
+    (only,) = predict_many(strict, [np.zeros((7, 3))])
+    assert "a cloud of 7 points" in only.error
+
+
+def test_bad_files_do_not_stop_the_others(model, files: list[Path]) -> None:
+    files[2].write_bytes(b"junk")
+    nan = np.load(files[4])
+    nan[3] = np.nan
+    np.save(files[4], nan)
+    nowhere = files[0].with_name("nowhere.npy")
+    found = list(predict_many(model, [*files[:5], nowhere, *files[5:]], batch_size=2))
+    assert [p.path for p in found] == [*files[:5], nowhere, *files[5:]]
+    assert [p.error is not None for p in found] == [False, False, True, False, True, True, False, False]
+    for p in found:
+        if p.error is None:
+            same(p, predict(model, p.path))
+        else:
+            assert p.path.name in p.error
+            assert (p.label, p.index, p.probability, p.probabilities) == ("", -1, 0.0, {})
+            said = p.to_dict()
+            assert (said["label"], said["index"], said["probability"]) == (None, None, None)
+            assert said["error"] == p.error
+    rows = [row for _, row in features_many(model, files)]
+    assert [row is None for row in rows] == [False, False, True, False, True, False, False]
+
+
+def test_nothing_readable_at_all(model, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    found = list(predict_many(model, [tmp_path / "empty", tmp_path / "*.ply", np.zeros((0, 3))]))
+    assert [p.error is not None for p in found] == [True] * 3
+
+
+def test_folders_below_a_folder_are_read(model, files: list[Path]) -> None:
+    below = files[0].parent / "more" / "still more"
+    below.mkdir(parents=True)
+    np.save(below / "last.npy", np.load(files[0]))
+    assert [p.path for p in predict_many(model, [files[0].parent])] == sorted([*files, below / "last.npy"])
+
+
+def test_answers_come_batch_by_batch(model, files: list[Path]) -> None:
+    asked: list[Path] = []
+
+    def sources():
+        for path in files:
+            asked.append(path)
+            yield path
+
+    answers = predict_many(model, sources(), batch_size=2)
+    next(answers)
+    assert len(asked) == 2
+
+
+def test_every_writable_format_gives_the_same_answer(model, tmp_path: Path) -> None:
+    xyz = cloud(2, np.random.default_rng(3), 500)
+    source = pl.PointCloud(xyz, {"colors": np.zeros((500, 3), np.uint8)})
+    expected = predict(model, source)
+    written = [ending for ending in FORMATS if FORMATS.get(ending).write is not None]
+    assert {".ply", ".npz", ".npy", ".xyz"} <= set(written)
+    for ending in written:
+        same(predict(model, pl.write(source, tmp_path / f"cloud{ending}")), expected, 1e-3)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +193,7 @@ def test_headless_model_names_features(files: list[Path]) -> None:
 
 def test_features(model, files: list[Path]) -> None:
     found = list(features_many(model, files, batch_size=3))
-    assert [c.path for c, _ in found] == files
+    assert [item.path for item, _ in found] == files
     assert all(f.shape == (32,) for _, f in found)  # class token and maximum, 16 wide each
     alone = next(features_many(model, [files[5]]))[1]
     np.testing.assert_allclose(found[5][1], alone, atol=1e-5)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pointlift.core.errors import UsageError
-from pointlift.tasks.predict import data_config_of
+from pointlift.tasks.inputs import data_config_of
 from pointlift.tasks.record import describe_quirks
 from pointlift.tasks.resolve import resolve_model
 

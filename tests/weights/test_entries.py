@@ -11,7 +11,7 @@ import pytest
 from pointlift.core.errors import CheckpointError
 from pointlift.weights.entries import WEIGHTS, weights_folder, weights_for
 
-HOLDS = {"backbone", "classifier", "objective", "adapter", "source"}
+HOLDS = {"backbone", "classifier", "segmenter", "objective", "adapter", "source"}
 
 
 @pytest.mark.parametrize("name", list(WEIGHTS))

@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import struct
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,33 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(CheckpointError, match=r"w\.pth cannot be opened: Permission denied"):
         read_checkpoint(tmp_path / "w.pth")
+
+
+def test_a_pickle_that_swells_costs_no_time(tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + b"K\x000" * 5_000_000 + b"N.")
+        archive.writestr("archive/version", "3\n")
+    start = time.process_time()
+    with pytest.raises(CheckpointError, match="its pickle unpacks to 15,000,004 bytes"):
+        read_checkpoint(path)
+    assert time.process_time() - start < 1
+
+
+def test_a_packed_archive_is_read_like_a_plain_one(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as old, zipfile.ZipFile(tmp_path / "w.pt", "w", 8) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    assert same(read_checkpoint(tmp_path / "w.pt").state)
+
+
+def test_a_long_name_is_found_in_a_pickle_of_any_size(tmp_path: Path) -> None:
+    body = b"\x80\x02B" + struct.pack("<I", 17 << 20) + bytes(17 << 20) + b"0c" + b"x" * 2_000 + b"\ny\n."
+    with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", body)
+    with pytest.raises(CheckpointError, match="a name of more than 1000 bytes"):
+        read_checkpoint(tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize("value", [{}, {"epoch": 3}, {"model": {"a": 1}}, {"nested": {"deep": dict(STATE)}}])

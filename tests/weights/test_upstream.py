@@ -26,6 +26,22 @@ EXPECTED = {
     "act-cls-linear-objonly-released-typo": POINT_MAE,
     "point-mae-pretrain": POINT_MAE,
 }
+POINT_BERT = "lulutang0608/Point-BERT:models/Point_BERT.py:PointTransformer"
+M2AE = "ZrrSkywalker/Point-M2AE:models/Point_M2AE_Finetune.py:Point_M2AE_ModelNet40"
+M2AE_SCAN = "ZrrSkywalker/Point-M2AE:models/Point_M2AE_Finetune.py:Point_M2AE_ScanObjectNN"
+# Other model classes; ACT's files hold Point-BERT's dVAE unchanged too.
+OTHERS = {
+    "point-mae-partseg": "Pang-Yatian/Point-MAE:segmentation/models/pt.py:get_model",
+    **dict.fromkeys([n for n in LISTS if n.startswith("point-bert-finetune")], POINT_BERT),
+    "point-bert-pretrain": POINT_BERT,
+    "point-bert-partseg": "lulutang0608/Point-BERT:segmentation/models/PointTransformer.py:get_model",
+    "point-bert-dvae": "lulutang0608/Point-BERT:models/dvae.py:DiscreteVAE",
+    # I2P-MAE's classifiers have Point-M2AE's keys and shapes; its groups and radii are in its config alone.
+    **dict.fromkeys(["point-m2ae-finetune-modelnet", "point-m2ae-pretrain", "i2p-mae-finetune-modelnet40"], M2AE),
+    **dict.fromkeys(["point-m2ae-finetune-scan", "i2p-mae-finetune-scanobjectnn"], M2AE_SCAN),
+    "point-m2ae-partseg": "ZrrSkywalker/Point-M2AE:segmentation/Point_M2AE_SEG.py:Point_M2AE_SEG",
+    "act-dvae-pointbert": "lulutang0608/Point-BERT:models/dvae.py:DiscreteVAE",
+}
 
 
 def shapes(name: str) -> dict[str, list[int]]:
@@ -40,7 +56,7 @@ def fake(name: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", LISTS)
 def test_every_key_list_is_taken_for_what_it_is(name: str) -> None:
     found = detect(strip_prefixes(fake(name)))
-    assert (found.upstream if found else None) == EXPECTED.get(name)
+    assert (found.upstream if found else None) == {**EXPECTED, **OTHERS}.get(name)
 
 
 @pytest.mark.parametrize("name", [n for n in LISTS if n in EXPECTED])
@@ -175,7 +191,7 @@ def test_a_released_file_that_lacks_a_tensor(tmp_path: Path) -> None:
 
 
 def test_a_system_that_is_not_supported_is_said(tmp_path: Path) -> None:
-    state = {k: torch.zeros(1) for k in shapes("point-m2ae-finetune-scan")}
-    torch.save(state, tmp_path / "m2ae.pth")
-    with pytest.raises(CheckpointError, match=r"m2ae\.pth holds 249 tensors \(h_encoder.* of no system .* yet"):
-        read_model_file(tmp_path / "m2ae.pth")
+    state = {k: torch.zeros(1) for k in shapes("image2point-cls18")}
+    torch.save(state, tmp_path / "i2p.pth")
+    with pytest.raises(CheckpointError, match=r"i2p\.pth holds \d+ tensors \(.* of no system .* yet"):
+        read_model_file(tmp_path / "i2p.pth")

@@ -13,7 +13,22 @@ import warnings
 
 import typer
 
-from pointlift.cli import convert, demo, doctor, evaluate, features, finetune, info, listing, predict, recipe, report
+from pointlift.cli import (
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    features,
+    finetune,
+    info,
+    listing,
+    predict,
+    prepare,
+    pretrain,
+    recipe,
+    report,
+    verify,
+)
 from pointlift.core.errors import PointLiftError
 
 app = typer.Typer(
@@ -33,12 +48,15 @@ app.command("demo")(demo.demo)
 app.command("list")(listing.list_)
 app.command("info")(info.info)
 app.add_typer(recipe.app, name="recipe")
+app.add_typer(prepare.app, name="prepare")
+app.command("pretrain", context_settings=_OVERRIDES)(pretrain.pretrain)
 app.command("finetune", context_settings=_OVERRIDES)(finetune.finetune)
 app.command("evaluate", context_settings=_OVERRIDES)(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("features")(features.features)
 app.command("convert", context_settings=_OVERRIDES)(convert.convert)
 app.command("report")(report.report)
+app.command("verify", context_settings=_OVERRIDES)(verify.verify)
 app.command("doctor")(doctor.doctor)
 
 

@@ -41,9 +41,13 @@ def info(
 
 def _print_scores(measured: dict[str, Any]) -> None:
     metrics = measured["metrics"]
+    if "overall_accuracy" in metrics:
+        scores = f"{percent(metrics, 'overall_accuracy')} overall accuracy"
+    else:
+        scores = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items()) or "nothing"
     print(
-        f"  measured: {percent(metrics, 'overall_accuracy')} overall accuracy on {measured['split']} of "
-        f"{measured['dataset']}, protocol {measured['protocol']}, weights {measured['epoch_rule']}"
+        f"  measured: {scores} on {measured['split']} of {measured['dataset']}, protocol {measured['protocol']}, "
+        f"weights {measured['epoch_rule']}"
     )
 
 

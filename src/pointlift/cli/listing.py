@@ -18,6 +18,7 @@ class Kind(StrEnum):
     models = "models"
     weights = "weights"
     adaptations = "adaptations"
+    objectives = "objectives"
     sources = "sources"
     datasets = "datasets"
     recipes = "recipes"
@@ -59,6 +60,12 @@ def _adaptations() -> list[dict[str, Any]]:
     return [{"name": n, "about": (ADAPTATIONS.get(n).__doc__ or "").splitlines()[0]} for n in ADAPTATIONS]
 
 
+def _objectives() -> list[dict[str, Any]]:
+    from pointlift.pretrain.registry import OBJECTIVES
+
+    return [{"name": n, "about": OBJECTIVES.get(n).about, "paper": OBJECTIVES.get(n).paper} for n in OBJECTIVES]
+
+
 def _sources() -> list[dict[str, Any]]:
     return []  # frozen models of other modalities arrive with Any2Point
 
@@ -79,6 +86,7 @@ _ROWS: dict[Kind, Callable[[], list[dict[str, Any]]]] = {
     Kind.models: _models,
     Kind.weights: _weights,
     Kind.adaptations: _adaptations,
+    Kind.objectives: _objectives,
     Kind.sources: _sources,
     Kind.datasets: _datasets,
     Kind.recipes: _recipes,

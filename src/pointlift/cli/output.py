@@ -6,7 +6,8 @@ import json
 import shlex
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pointlift.core.errors import UsageError
@@ -60,6 +61,20 @@ def first_word(word: str, name: str) -> str:
     if word.startswith("--"):
         raise UsageError(f"{word} where {name} should be", f"{name} first, then options")
     return word
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A function `(done, total)` that shows `120 of 10,000 shapes` on a terminal, and nothing elsewhere."""
+    shown = sys.stderr.isatty()
+
+    def show(done: int, total: int) -> None:
+        if shown and (done == total or done % max(1, total // 200) == 0):
+            print(f"\r{done:,} of {total:,} {what}", end="", file=sys.stderr, flush=True)
+
+    yield show
+    if shown:
+        print(file=sys.stderr)
 
 
 def epoch_printer(epochs: int) -> Callable[[Mapping[str, Any]], None] | None:

@@ -1,4 +1,4 @@
-"""`pointlift report RUN`: write the page of a run again."""
+"""`pointlift report RUN…`: the page of a run again, several runs compared, or a picture for a slide."""
 
 from __future__ import annotations
 
@@ -7,9 +7,27 @@ from typing import Annotated
 
 import typer
 
+from pointlift.core.errors import UsageError
 
-def report(run: Annotated[Path, typer.Argument(help="A finished run folder.")]) -> None:
-    """Write report.html of a run folder and print its path."""
-    from pointlift.report import write_report
 
-    print(write_report(run))
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Finished run folders; several are compared.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The page: report.html in the run folder, or comparison.html beside the first one."),
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Write a picture of the one run instead (.png, .pdf or .svg).")
+    ] = None,
+) -> None:
+    """Write the page of a run, or a comparison of several, and print its path."""
+    from pointlift.report import write_comparison, write_picture, write_report
+
+    if png is not None:
+        if len(runs) > 1 or out is not None:
+            raise UsageError("--png with " + ("several runs" if len(runs) > 1 else "--out"), "--png FILE and one run")
+        print(write_picture(runs[0], png))
+    elif len(runs) == 1:
+        print(write_report(runs[0], out=out))
+    else:
+        print(write_comparison(runs, out))

@@ -139,9 +139,13 @@ def recipe_text(source: str | Path) -> tuple[str, str]:
     """The YAML text of a packaged recipe or a file, and what to call it in messages."""
     path = Path(source)
     if _is_file_name(path):
-        if not path.is_file():
+        try:
+            there = path.is_file()
+        except OSError:  # a name that no file can have
+            there = False
+        if not there:
             raise UsageError(
-                f"no recipe file {str(path)!r}",
+                f"no recipe file {str(path)[:300]!r}",
                 "a YAML file",
                 "`pointlift list recipes` shows the packaged ones",
             )

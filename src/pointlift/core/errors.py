@@ -23,7 +23,7 @@ class PointLiftError(Exception):
     def __init__(self, given: str, expected: str = "", fix: str = "") -> None:
         self.given, self.expected, self.fix = given, expected, fix
         parts = [given, f"Expected: {expected}" if expected else "", fix]
-        super().__init__(" ".join(_sentence(part) for part in parts if part))
+        super().__init__(_printable(" ".join(_sentence(part) for part in parts if part)))
 
     def __reduce__(self):  # errors cross process borders (data-loader workers) with their three parts
         return type(self), (self.given, self.expected, self.fix)
@@ -44,7 +44,10 @@ class ConfigError(UsageError):
 
 
 class DataError(PointLiftError):
-    """A file or a data set that cannot be used."""
+    """A file or a data set that cannot be used. What it quotes of a file stays short."""
+
+    def __init__(self, given: str, expected: str = "", fix: str = "") -> None:
+        super().__init__(_shortened(given), expected, fix)
 
 
 class FileFormatError(DataError):
@@ -65,6 +68,19 @@ class UnsafeCheckpointError(CheckpointError):
 
 class CheckpointMismatchError(CheckpointError):
     """A checkpoint that does not fit the model it is loaded into."""
+
+
+LONGEST_PART = 1_000  # characters: a file may have 60,000 columns, and a message one screen
+
+
+def _shortened(text: str) -> str:
+    half = LONGEST_PART // 2
+    return text if len(text) <= LONGEST_PART else f"{text[:half]} … {text[-half:]}"
+
+
+def _printable(text: str) -> str:
+    """Control characters as `\\x1b`: a file (or its name) must not steer the terminal that shows the message."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def _sentence(text: str) -> str:

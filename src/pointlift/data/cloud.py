@@ -16,8 +16,9 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
 # float32 keeps about 7 digits: beyond these, a cloud far from the origin would lose its shape.
-FAR_RATIO = 100.0
-FAR_METRES = 1_000.0
+# Beyond thousands of units from the origin 100 times its extent is far; nearer, where nobody expects coordinates to
+# change, only what float32 would harm.
+FAR_UNITS, FAR_RATIO, NEAR_RATIO = 1_000.0, 100.0, 1_000.0
 LARGEST = 1e30  # squares of larger coordinates do not fit float32 arithmetic even after centring
 
 
@@ -27,10 +28,11 @@ class PointCloud:
 
     Args:
         xyz: Coordinates, float32 (N, 3), finite, N >= 1.
-        feats: Per-point arrays with N rows, by name: `colors` uint8 (N, 3), `normals` (N, 3), `intensity`,
-            `label`, ... whatever the file holds.
+        feats: Per-point arrays with N rows, by name: `colors` uint8 (N, 3), `normals` float32 (N, 3), `intensity`
+            (N,), `semantic`, `instance`, `part`, `label` int64 (N,), and whatever else the file holds.
         path: The file it came from.
-        meta: What the file says besides (for example the number of faces of a mesh).
+        meta: What the file says besides: `faces` and `vertices` of a mesh, and `sampled` where points were drawn on
+            it; `no_return`, how many rays without an echo were left out (PCD).
         offset: float64 (3,) to add to `xyz` for the coordinates of the file; zero unless these are so far
             from the origin that float32 would lose the shape (UTM, for example).
     """
@@ -102,7 +104,7 @@ def far_offset(xyz: np.ndarray) -> Float64:
     low, high = xyz.min(axis=0).astype(np.float64), xyz.max(axis=0).astype(np.float64)
     middle = (low + high) / 2
     distance, extent = float(np.abs(middle).max()), float((high - low).max())
-    if distance > FAR_METRES and distance > FAR_RATIO * extent:
+    if distance > FAR_RATIO * extent and (distance > FAR_UNITS or distance > NEAR_RATIO * extent > 0):
         return np.round(middle)
     return np.zeros(3)
 

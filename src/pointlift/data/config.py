@@ -92,7 +92,7 @@ class DataConfig:
     Args:
         name: A name of `pointlift list datasets`, or "auto" to go by the files.
         root: The folder of the data set; a generator needs none.
-        variant: Overrides what the layout says of its edition, for the record.
+        variant: Which edition of a set that has several (`OBJ_BG` of scanobjectnn); else what the record says of it.
         options: What the layout or generator takes besides.
         points: Points per cloud given to the model.
         up_axis: The axis that points up, when the files do not say.

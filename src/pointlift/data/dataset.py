@@ -1,13 +1,13 @@
-"""Labelled data sets: what a set says of itself, its splits, and what is held out for validation."""
+"""Data sets: what a set says of itself, its splits, and what is held out for validation."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from pointlift.core.errors import DataError, UsageError, unknown_name
 from pointlift.core.seeds import generator
 from pointlift.data.config import Axis
-from pointlift.data.stores import PointStore, little_endian
+from pointlift.data.stores import ConcatStore, PointStore, little_endian
 
 Int64 = NDArray[np.int64]
 Sample = dict[str, Any]
+PartName = Literal["train", "val", "test", "all"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ class DatasetMeta:
     Args:
         name: Short name ("modelnet40", or the name of the folder).
         variant: Which edition of it: the layout and what it was sampled to.
-        classes: Class names; a label is an index into them.
+        classes: Class names; a label is an index into them. Empty when the set has no label per cloud.
         up_axis: The axis that points up in every cloud; None when unknown or not shared.
         native_points: Points per cloud as stored; None when clouds differ.
         unit: Unit of the coordinates ("m"); None when they have none or it is unknown.
         note: Anything a record should carry (how the test part came about, for example).
+        point_classes: Names of the classes of single points: `part` or `semantic` of a sample is an index into them.
+        parts_of: For part segmentation: class name -> its part numbers, all of `point_classes` between them.
     """
 
     name: str
@@ -42,38 +45,48 @@ class DatasetMeta:
     native_points: int | None = None
     unit: str | None = None
     note: str = ""
+    point_classes: tuple[str, ...] = ()
+    parts_of: Mapping[str, tuple[int, ...]] | None = None
+
+    def with_note(self, note: str) -> DatasetMeta:
+        """The same with a further remark."""
+        return replace(self, note=f"{self.note}; {note}" if self.note else note)
 
 
 class CloudSplit:
-    """Labelled clouds of one split: a sequence of samples, decoded when asked for.
+    """Clouds of one split: a sequence of samples, decoded when asked for.
 
-    `split[i]` is a dict: `xyz` float32 (N_i, 3), `label` int64, `index` int64 (always `i`, the position in
-    *this* split), and one array of N_i rows for each of `fields`.
+    `split[i]` is a dict: `xyz` float32 (N_i, 3), `label` int64 when the clouds have labels, `index` int64 (always
+    `i`, the position in *this* split), and one array of N_i rows for each of `fields`.
 
     Args:
         store: Holds the points.
-        labels: (n,) indices into the classes.
+        labels: (n,) indices into the classes; None for clouds without labels.
         names: One name per cloud; numbers when omitted.
         rows: (m,) which clouds of the store belong to this split; all when omitted.
         fields: Per-point arrays of the store that samples carry (`normals`, `part`); none by default.
+        meta: What the data set of these clouds says of itself (class names, unit, axis); None for loose clouds. The
+            splits of a `CloudDataset` carry that set's.
     """
 
     def __init__(
         self,
         store: PointStore,
-        labels: np.ndarray,
+        labels: np.ndarray | None = None,
         names: Sequence[str] | None = None,
         *,
         rows: np.ndarray | None = None,
         fields: Sequence[str] = (),
+        meta: DatasetMeta | None = None,
     ) -> None:
-        self.store = store
+        self.store, self.meta = store, meta
         self.rows: Int64 = np.arange(len(store)) if rows is None else np.asarray(rows, dtype=np.int64)
-        self.labels: Int64 = np.asarray(labels, dtype=np.int64)
+        self.labels: Int64 | None = None if labels is None else np.asarray(labels, dtype=np.int64)
         self.names = tuple(names) if names is not None else tuple(str(i) for i in range(len(self.rows)))
-        if not len(self.rows) == len(self.labels) == len(self.names):
+        labelled = len(self.rows) if self.labels is None else len(self.labels)
+        if not len(self.rows) == labelled == len(self.names):
             raise DataError(
-                f"{len(self.rows)} clouds, {len(self.labels)} labels, {len(self.names)} names",
+                f"{len(self.rows)} clouds, {labelled} labels, {len(self.names)} names",
                 "one of each per cloud",
             )
         for name in fields:
@@ -89,7 +102,9 @@ class CloudSplit:
             raise IndexError(f"cloud {i} of a split of {len(self)}")
         i = int(i) % len(self)
         row = int(self.rows[i])
-        sample: Sample = {"xyz": self.store.points(row), "label": self.labels[i], "index": np.int64(i)}
+        sample: Sample = {"xyz": self.store.points(row), "index": np.int64(i)}
+        if self.labels is not None:
+            sample["label"] = self.labels[i]
         for name in self.fields:
             sample[name] = self.store.field(name, row)
         return sample
@@ -99,20 +114,46 @@ class CloudSplit:
         counts = self.store.counts()
         return None if counts is None else counts[self.rows]
 
+    def class_labels(self) -> Int64:
+        """`labels` of clouds that must have them.
+
+        Raises:
+            UsageError: The clouds have no labels.
+        """
+        if self.labels is None:
+            raise UsageError(
+                "clouds without labels",
+                "a label per cloud",
+                "Put the files into one folder per class; clouds without labels are for pre-training",
+            )
+        return self.labels
+
+    def relabelled(self, labels: np.ndarray, classes: Sequence[str] | None = None) -> CloudSplit:
+        """The same clouds with other labels (n,); `classes` names them where they number other classes than before."""
+        meta = self.meta if self.meta is None or classes is None else replace(self.meta, classes=tuple(classes))
+        return CloudSplit(self.store, labels, self.names, rows=self.rows, fields=self.fields, meta=meta)
+
+    def described(self, meta: DatasetMeta | None) -> CloudSplit:
+        """The same clouds as part of the data set that `meta` describes."""
+        return CloudSplit(self.store, self.labels, self.names, rows=self.rows, fields=self.fields, meta=meta)
+
     def subset(self, indices: Sequence[int] | np.ndarray) -> CloudSplit:
         """The clouds at `indices` of this split, in that order, numbered anew from 0."""
         chosen = np.asarray(indices, dtype=np.int64)
         if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
             raise IndexError(f"indices {chosen.min()}..{chosen.max()} for a split of {len(self)} clouds")
         names = [self.names[i] for i in chosen]
-        return CloudSplit(self.store, self.labels[chosen], names, rows=self.rows[chosen], fields=self.fields)
+        labels = None if self.labels is None else self.labels[chosen]
+        return CloudSplit(self.store, labels, names, rows=self.rows[chosen], fields=self.fields, meta=self.meta)
 
     def take(self, limit: int | None) -> CloudSplit:
-        """At most `limit` clouds, spread evenly over the classes, in their order: for quick runs."""
+        """At most `limit` clouds, spread evenly over the classes (or the set), in their order: for quick runs."""
         if limit is None or limit >= len(self):
             return self
         if limit < 1:
             raise UsageError(f"a limit of {limit} clouds", "at least 1")
+        if self.labels is None:
+            return self.subset(np.arange(limit) * len(self) // limit)
         rank = np.empty(len(self), dtype=np.int64)  # the how-manieth of its class each cloud is
         for label in np.unique(self.labels):
             of_class = np.flatnonzero(self.labels == label)
@@ -122,7 +163,41 @@ class CloudSplit:
 
     def with_fields(self, *fields: str) -> CloudSplit:
         """The same clouds, whose samples also carry these per-point arrays."""
-        return CloudSplit(self.store, self.labels, self.names, rows=self.rows, fields=fields)
+        carried = tuple(dict.fromkeys((*self.fields, *fields)))
+        return CloudSplit(self.store, self.labels, self.names, rows=self.rows, fields=carried, meta=self.meta)
+
+
+def joined(splits: Sequence[CloudSplit]) -> CloudSplit:
+    """Several splits one after the other, numbered anew; labels when all have them, fields that all carry.
+
+    `meta` stays where all are of one data set; splits of several have none in common.
+
+    Raises:
+        ValueError: No splits.
+    """
+    if not splits:
+        raise ValueError("no splits to join")
+    first, *rest = splits
+    if not rest:
+        return first
+    labels = [s.labels for s in splits if s.labels is not None]
+    stores = list({id(split.store): split.store for split in splits}.values())
+    begins = dict(zip(map(id, stores), np.cumsum([0, *map(len, stores)]), strict=False))
+    return CloudSplit(
+        stores[0] if len(stores) == 1 else ConcatStore(stores),
+        np.concatenate(labels) if len(labels) == len(splits) else None,
+        [name for split in splits for name in split.names],
+        rows=np.concatenate([split.rows + begins[id(split.store)] for split in splits]),
+        fields=[name for name in first.fields if all(name in other.fields for other in rest)],
+        meta=first.meta if all(other.meta == first.meta for other in rest) else None,
+    )
+
+
+def common_size(*splits: CloudSplit | None) -> int | None:
+    """Points per cloud where all clouds of these splits are known to have as many, else None."""
+    counts = [split.counts() for split in splits if split is not None and len(split)]
+    sizes = {int(n) for known in counts if known is not None for n in np.unique(known)}
+    return sizes.pop() if len(sizes) == 1 and all(known is not None for known in counts) else None
 
 
 @dataclass(frozen=True)
@@ -131,35 +206,50 @@ class CloudDataset:
 
     Args:
         meta: What the set says of itself.
-        train: Training clouds (validation clouds are taken from it, see `hold_out`); may be empty.
+        train: Training clouds; may be empty.
         test: Test clouds, or None when the set brings none.
         root: The folder it was read from; None for made data.
+        val: Validation clouds that the set brings; None when validation is to be held out of train.
+
+    The parts carry `meta`, so that a part handed on alone still knows its classes.
     """
 
     meta: DatasetMeta
     train: CloudSplit
     test: CloudSplit | None = None
     root: Path | None = None
+    val: CloudSplit | None = None
     _hash: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
+    def __post_init__(self) -> None:
+        for name in ("train", "test", "val"):
+            part: CloudSplit | None = getattr(self, name)
+            if part is not None and part.meta is not self.meta:
+                object.__setattr__(self, name, part.described(self.meta))
+
     def content_hash(self) -> str:
-        """sha256 over classes, labels and points of both splits: the same on every machine.
+        """sha256 over classes, labels and points of all parts: the same on every machine.
 
         Arrays are hashed as stored (`points_i16` stays int16), files by their bytes; names do not count.
+        Per-point arrays (`part`, `normals`) count where they lie in the files of the clouds, and not where they
+        are arrays of their own.
         """
         if "sha256" not in self._hash:
             digest = hashlib.sha256("\x1f".join(self.meta.classes).encode())
-            for split in (self.train, self.test):
+            for split in (self.train, self.test) if self.val is None else (self.train, self.test, self.val):
                 digest.update(b"\x1e" if split is None else f"\x1e{len(split)}".encode())
                 if split is not None:
-                    digest.update(little_endian(split.labels).tobytes())
+                    digest.update(b"unlabelled" if split.labels is None else little_endian(split.labels).tobytes())
                     for block in split.store.digest(split.rows):
                         digest.update(block)
             self._hash["sha256"] = digest.hexdigest()
         return self._hash["sha256"]
 
     def hold_out(self, fraction: float, seed: int = 0) -> tuple[CloudSplit, CloudSplit | None]:
-        """`(train, validation)`: validation held out of train by `stratified_split`; None for fraction 0.
+        """`(train, validation)`.
+
+        Validation is the set's own part where it brings one, whatever `fraction` says; else it is held out of
+        train by `stratified_split`, and None for fraction 0.
 
         Raises:
             UsageError: There is no training part, or no class with two clouds.
@@ -168,25 +258,72 @@ class CloudDataset:
             raise UsageError(
                 f"{self.root or self.meta.name} has no training clouds", "a training part", "Check data.root"
             )
+        if self.val is not None:
+            return self.train, self.val
         if fraction == 0:
             return self.train, None
-        rest, held = stratified_split(self.train.labels, fraction, seed)
+        rest, held = self._cut(fraction, seed, "validation")
         return self.train.subset(rest), self.train.subset(held)
+
+    def part(self, name: PartName, val_fraction: float = 0.0, seed: int = 0) -> CloudSplit:
+        """One part by name.
+
+        Args:
+            name: "train" and "val" as `hold_out(val_fraction, seed)` gives them; "test"; "all" for every cloud:
+                train, validation and test one after the other.
+            val_fraction: For sets without a validation part of their own.
+            seed: Decides which clouds are held out.
+
+        Raises:
+            UsageError: The part is not there, or there is no such name.
+        """
+        if name == "all":
+            return joined([p for p in (self.train, self.val, self.test) if p is not None and len(p)] or [self.train])
+        if name == "test":
+            if self.test is None:
+                raise UsageError(f"{self.meta.name} has no test part", "another data set, or split val, train or all")
+            return self.test
+        if name not in get_args(PartName):
+            raise UsageError(f"split {name!r}", f"one of {', '.join(get_args(PartName))}")
+        train, val = self.hold_out(val_fraction, seed)
+        if name == "train":
+            return train
+        if val is None:
+            raise UsageError("data.val_fraction is 0, so there is no validation part", "split test, train or all")
+        return val
+
+    def limited(self, limit: int | None, val_fraction: float, seed: int = 0) -> CloudDataset:
+        """At most `limit` clouds of each part, validation being held out before: it is that of the whole set."""
+        if limit is None:
+            return self
+        train, val = self.hold_out(val_fraction, seed) if len(self.train) else (self.train, self.val)
+        test = self.test
+        return CloudDataset(
+            self.meta.with_note(f"at most {limit} clouds of each part"),
+            train.take(limit),
+            None if test is None else test.take(limit),
+            self.root,
+            None if val is None else val.take(limit),
+        )
 
     def with_test_fraction(self, fraction: float, seed: int = 0) -> CloudDataset:
         """For a set without a test part: hold `fraction` of the clouds out as one, and say so in the note."""
         if fraction == 0 or self.test is not None:
             return self
-        rest, held = stratified_split(self.train.labels, fraction, seed, "test")
-        made = f"test part: {fraction:.0%} of the clouds of each class, held out here with seed {seed}"
-        note = f"{self.meta.note}; {made}" if self.meta.note else made
-        return CloudDataset(replace(self.meta, note=note), self.train.subset(rest), self.train.subset(held), self.root)
+        rest, held = self._cut(fraction, seed, "test")
+        of = "" if self.train.labels is None else " of each class"
+        meta = self.meta.with_note(f"test part: {fraction:.0%} of the clouds{of}, held out here with seed {seed}")
+        return CloudDataset(meta, self.train.subset(rest), self.train.subset(held), self.root, self.val)
+
+    def _cut(self, fraction: float, seed: int, purpose: str) -> tuple[Int64, Int64]:
+        labels = np.zeros(len(self.train), np.int64) if self.train.labels is None else self.train.labels
+        return stratified_split(labels, fraction, seed, purpose)
 
     @cached_property
     def splits(self) -> dict[str, int]:
-        """Number of clouds by split, as a record states them."""
-        sizes = {"train": len(self.train)}
-        return sizes if self.test is None else sizes | {"test": len(self.test)}
+        """Number of clouds by split, as a record states them; `val` only where the set brings it."""
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: len(part) for name, part in parts.items() if part is not None}
 
 
 def stratified_split(
@@ -236,3 +373,10 @@ def checked_labels(labels: np.ndarray, classes: Sequence[str], where: str | Path
             "Correct the labels or the list of classes",
         )
     return flat.astype(np.int64)
+
+
+def label_of(value: Any) -> int | None:
+    """A single label, an integer or an array of one, when it can be one (below 2^31), else None."""
+    if isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in "iu":
+        value = int(value.reshape(-1)[0])
+    return value if type(value) is int and abs(value) < 1 << 31 else None

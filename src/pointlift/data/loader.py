@@ -90,25 +90,42 @@ class _Careful:
             return _Failure(error)
 
 
+class _Plan:
+    """This rank's orders of the epoch that is set; knows nothing of the loader, which it must not keep alive."""
+
+    def __init__(
+        self, count: int, seed: int, *, batch_size: int, shuffle: bool, drop_last: bool, rank: int, world_size: int,
+        pad: bool,
+    ) -> None:  # fmt: skip
+        self.count, self.seed, self.epoch = count, seed, 0
+        self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
+        self.rank, self.world_size, self.pad = rank, world_size, pad
+
+    def __iter__(self) -> Iterator[_Order]:
+        """This rank's share of each global batch of `batch_size * world_size`."""
+        everyone = (
+            generator(self.seed, "order", self.epoch).permutation(self.count) if self.shuffle else np.arange(self.count)
+        )
+        whole = self.batch_size * self.world_size
+        for step, start in enumerate(range(0, self.count, whole)):
+            chosen = everyone[start : start + whole]
+            if len(chosen) < whole and self.drop_last:
+                return
+            if self.pad and (missing := -len(chosen) % self.world_size):
+                chosen = np.concatenate([chosen, np.resize(everyone, missing)])
+            share = np.array_split(chosen, self.world_size)[self.rank]
+            if len(share):
+                yield _Order(self.epoch, step, share)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 class Loader:
     """An iterable of batches; `set_epoch` before every epoch. Made by `make_loader`."""
 
-    def __init__(
-        self,
-        maker: _Maker,
-        *,
-        batch_size: int,
-        shuffle: bool,
-        workers: int,
-        drop_last: bool,
-        rank: int,
-        world_size: int,
-        pad: bool,
-    ) -> None:
-        self._maker = maker
-        self.batch_size, self.shuffle, self.workers, self.drop_last = batch_size, shuffle, workers, drop_last
-        self.rank, self.world_size, self.pad = rank, world_size, pad
-        self.epoch = 0
+    def __init__(self, maker: _Maker, plan: _Plan, workers: int) -> None:
+        self._maker, self._plan, self.workers = maker, plan, workers
         self._processes: Any = None
 
     @property
@@ -121,16 +138,21 @@ class Loader:
         """What happens to each of them."""
         return self._maker.transform
 
+    @property
+    def batch_size(self) -> int:
+        """Clouds per batch and rank."""
+        return self._plan.batch_size
+
     def set_epoch(self, epoch: int) -> None:
         """Order and randomness of the next iteration; the same epoch gives the same batches."""
-        self.epoch = epoch
+        self._plan.epoch = epoch
 
     def __len__(self) -> int:
-        return sum(1 for _ in self._plan())
+        return len(self._plan)
 
     def __iter__(self) -> Iterator[Batch]:
         if self.workers == 0:
-            for order in self._plan():
+            for order in self._plan:
                 yield self._maker[order]
             return
         for batch in self._worker_batches():
@@ -138,23 +160,6 @@ class Loader:
                 self.close()
                 raise batch.error
             yield batch
-
-    def _plan(self) -> Iterator[_Order]:
-        """This rank's batches of the epoch: its share of each global batch of `batch_size * world_size`."""
-        count = len(self.split)
-        everyone = (
-            generator(self._maker.seed, "order", self.epoch).permutation(count) if self.shuffle else np.arange(count)
-        )
-        whole = self.batch_size * self.world_size
-        for step, start in enumerate(range(0, count, whole)):
-            chosen = everyone[start : start + whole]
-            if len(chosen) < whole and self.drop_last:
-                return
-            if self.pad and (missing := -len(chosen) % self.world_size):
-                chosen = np.concatenate([chosen, np.resize(everyone, missing)])
-            share = np.array_split(chosen, self.world_size)[self.rank]
-            if len(share):
-                yield _Order(self.epoch, step, share)
 
     def _worker_batches(self) -> Iterator[Batch | _Failure]:
         """The worker processes stay between epochs; each order tells them its epoch."""
@@ -164,7 +169,7 @@ class Loader:
         if self._processes is None:
             self._processes = DataLoader(
                 _Careful(self._maker),  # type: ignore[arg-type]
-                sampler=_Plan(self),
+                sampler=self._plan,
                 batch_size=None,
                 num_workers=self.workers,
                 persistent_workers=True,
@@ -177,19 +182,6 @@ class Loader:
     def close(self) -> None:
         """End the worker processes; the next iteration starts new ones."""
         self._processes = None
-
-
-class _Plan:
-    """The orders of the epoch that the loader is at when iteration starts."""
-
-    def __init__(self, loader: Loader) -> None:
-        self.loader = loader
-
-    def __iter__(self) -> Iterator[_Order]:
-        return self.loader._plan()
-
-    def __len__(self) -> int:
-        return len(self.loader)
 
 
 def _as_is(batch: Any) -> Any:
@@ -246,13 +238,14 @@ def make_loader(
             f"a batch size of at most {len(split) // world_size}",
             "Lower data.batch_size, or keep the last batch (drop_last false)",
         )
-    return Loader(
-        _Maker(split, transform, seed, collate),
+    plan = _Plan(
+        len(split),
+        seed,
         batch_size=batch_size,
         shuffle=shuffle,
-        workers=workers,
         drop_last=drop_last,
         rank=rank,
         world_size=world_size,
         pad=shuffle if pad is None else pad,
     )
+    return Loader(_Maker(split, transform, seed, collate), plan, workers)

@@ -15,7 +15,7 @@ from pointlift.data.config import AugmentConfig, Axis, DataConfig, ResampleConfi
 from pointlift.data.dataset import DatasetMeta, Sample
 from pointlift.data.resample import Stage, fixed_rows, needs_fps, resample_stage, thin_rows
 
-PER_POINT = ("xyz", "feats", "normals", "colors", "intensity", "part", "semantic", "instance")
+PER_POINT = ("xyz", "feats", "normals", "colors", "intensity", "part", "semantic", "instance", "mask")
 SharedRng = Callable[[], np.random.Generator]
 log = logging.getLogger(__name__)
 

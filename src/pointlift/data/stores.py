@@ -6,16 +6,18 @@ A store answers `points(i)` with one cloud, decoded on demand, so that 10,000 cl
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from pointlift.core.errors import DataError, FileFormatError
-from pointlift.data.cloud import LARGEST, Float32, checked_xyz, far_offset, to_float32
+from pointlift.core.errors import DataError, FileFormatError, unknown_name
+from pointlift.data.cloud import LARGEST, Float32, PointCloud, checked_xyz, far_offset, to_float32
 
 HASH_BLOCK = 1 << 22
+# What a set notes of itself whose files are too many bytes to read at every start.
+NAMES_AND_SIZES = "content hash covers names and sizes of files, not their bytes"
 
 
 class PointStore(Protocol):
@@ -72,8 +74,11 @@ class ArrayStore:
         self.array, self.scale, self.where = array, scale, where
         self._fields = dict(fields or {})
         for name, (values, _) in self._fields.items():
-            if values.shape[:2] != array.shape[:2]:
-                raise DataError(f"{where}: {name!r} has shape {values.shape}", f"{array.shape[:2]} like the points")
+            if values.shape[:2] != array.shape[:2] or values.dtype.kind not in "biuf":
+                raise DataError(
+                    f"{where}: {name!r} of shape {values.shape} and type {values.dtype}",
+                    f"numbers of shape {array.shape[:2]} like the points",
+                )
         _check_all_finite(array, where)
 
     def __len__(self) -> int:
@@ -140,8 +145,11 @@ class RaggedStore:
         self.array, self.scale, self.where = array, scale, where
         self._fields = dict(fields or {})
         for name, (values, _) in self._fields.items():
-            if len(values) != len(array):
-                raise DataError(f"{where}: {name!r} has {len(values)} rows", f"{len(array)} like the points")
+            if values.shape[:1] != array.shape[:1] or values.dtype.kind not in "biuf":
+                raise DataError(
+                    f"{where}: {name!r} of shape {values.shape} and type {values.dtype}",
+                    f"numbers with {len(array)} rows like the points",
+                )
         _check_all_finite(array[None], where)
 
     def __len__(self) -> int:
@@ -170,46 +178,133 @@ class RaggedStore:
             yield little_endian(part).tobytes()
 
 
+class ListStore:
+    """Clouds held as one array each, with columns x y z and then, where there are six, the normals.
+
+    Args:
+        clouds: One array (N_i, 3 or 6) of any real dtype per cloud, kept as they are (views of a file, for example);
+            checked when asked for.
+        where: The file, for messages.
+    """
+
+    def __init__(self, clouds: Sequence[np.ndarray], *, where: str | Path = "arrays") -> None:
+        self.clouds, self.where = clouds, where
+        for i, cloud in enumerate(clouds):
+            if cloud.ndim != 2 or cloud.shape[1] not in (3, 6) or len(cloud) == 0 or cloud.dtype.kind not in "fiu":
+                raise DataError(
+                    f"{where}: cloud {i} of shape {cloud.shape} and type {cloud.dtype}", "numbers of shape (N, 3 or 6)"
+                )
+        self.fields: tuple[str, ...] = ("normals",) if clouds and all(c.shape[1] == 6 for c in clouds) else ()
+
+    def __len__(self) -> int:
+        return len(self.clouds)
+
+    def points(self, i: int) -> Float32:
+        return decode(checked_xyz(self.clouds[i][:, :3], f"{self.where}, cloud {i}"), 1.0)
+
+    def field(self, name: str, i: int) -> np.ndarray:
+        if name not in self.fields:
+            raise unknown_name("per-point array", name, self.fields)
+        return np.array(self.clouds[i][:, 3:], dtype=np.float32)
+
+    def counts(self) -> np.ndarray:
+        return np.array([len(cloud) for cloud in self.clouds], dtype=np.int64)
+
+    def digest(self, indices: np.ndarray) -> Iterator[bytes]:
+        for i in indices:
+            cloud = self.clouds[i]
+            yield f"{cloud.shape} {cloud.dtype.newbyteorder('<').str}".encode()
+            yield little_endian(cloud).tobytes()
+
+
 class FileStore:
-    """One file per cloud, read when asked for; the decoded clouds stay in memory up to `cache_bytes`."""
+    """One file per cloud, read when asked for; the decoded clouds stay in memory up to `cache_bytes`.
 
-    fields: tuple[str, ...] = ()
+    Args:
+        paths: The files.
+        fields: Per-point arrays that every file holds (`feats` of what is read).
+        offered: Arrays that become fields once it is known that they are there: in every file (`read_all`), or in the
+            first, which then speaks for all (`read_first`).
+        reader: Reads one file; by default `read`, by the file's ending.
+        cache_bytes: How much memory decoded clouds may take.
+        hash_bytes: The content hash covers the bytes of the files; without, their names and sizes: for sets of
+            many gigabytes, whose reading would delay every start (they note `NAMES_AND_SIZES`).
+        sampling: What the content depends on besides the files (points and seed on meshes), for the hash.
+    """
 
-    def __init__(self, paths: Sequence[Path], *, cache_bytes: int = 2 << 30) -> None:
-        self.paths = tuple(paths)
-        self._cache: dict[int, Float32] = {}
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        fields: Sequence[str] = (),
+        offered: Sequence[str] = (),
+        reader: Callable[[Path], PointCloud] | None = None,
+        cache_bytes: int = 2 << 30,
+        hash_bytes: bool = True,
+        sampling: str = "",
+    ) -> None:
+        self.paths, self.fields, self._reader = tuple(paths), tuple(fields), reader
+        self._required = self.fields
+        self._offered, self._hash_bytes, self._sampling = tuple(offered), hash_bytes, sampling
+        self._cache: dict[int, tuple[Float32, dict[str, np.ndarray]]] = {}
+        self._sizes: dict[int, int] = {}
         self._room = cache_bytes
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def points(self, i: int) -> Float32:
-        from pointlift.data.files import read
-
-        xyz = self._cache.get(i)
-        if xyz is None:
-            xyz = read(self.paths[i]).xyz
-            if xyz.nbytes <= self._room:
-                self._room -= xyz.nbytes
-                self._cache[i] = xyz
-        return xyz
+        return self._cloud(i)[0].copy()
 
     def field(self, name: str, i: int) -> np.ndarray:
-        raise KeyError(name)
+        if name not in self.fields:
+            raise unknown_name("per-point array", name, self.fields)
+        arrays = self._cloud(i)[1]
+        if name not in arrays:
+            raise DataError(f"{self.paths[i]} has no {name!r}", f"{name} in every file, as {self.paths[0]} has it")
+        return arrays[name].copy()
+
+    def _cloud(self, i: int) -> tuple[Float32, dict[str, np.ndarray]]:
+        if i in self._cache:
+            return self._cache[i]
+        cloud = self.read(i)
+        missing = [name for name in self._required if name not in cloud.feats]
+        if missing:
+            raise DataError(f"{self.paths[i]} has no {missing[0]!r}", f"{', '.join(self._required)} in every file")
+        wanted = (*self.fields, *self._offered)
+        kept = cloud.xyz, {name: np.asarray(cloud.feats[name]) for name in wanted if name in cloud.feats}
+        self._offered = tuple(name for name in self._offered if name in cloud.feats)
+        size = kept[0].nbytes + sum(values.nbytes for values in kept[1].values())
+        self._sizes[i] = len(cloud)
+        if size <= self._room:
+            self._room -= size
+            self._cache[i] = kept
+        return kept
+
+    def read(self, i: int) -> PointCloud:
+        """File `i` with everything in it, from disk."""
+        if self._reader is not None:
+            return self._reader(self.paths[i])
+        from pointlift.data.files import read
+
+        return read(self.paths[i])
 
     def counts(self) -> np.ndarray | None:
-        if len(self._cache) < len(self.paths):
+        """Known once every file has been read."""
+        if len(self._sizes) < len(self.paths):
             return None
-        return np.array([len(self._cache[i]) for i in range(len(self.paths))], dtype=np.int64)
+        return np.array([self._sizes[i] for i in range(len(self.paths))], dtype=np.int64)
 
     def read_all(self) -> None:
         """Read every file now; all files that cannot be read come in one `FileFormatError`."""
         failures: list[str] = []
         for i in range(len(self.paths)):
             try:
-                self.points(i)
-            except FileFormatError as error:
+                self._cloud(i)
+            except DataError as error:
                 failures.append(error.given + (f" (expected {error.expected.rstrip('.')})" if error.expected else ""))
+        if not failures and self.paths:
+            self._accept_offered()
         if len(failures) == 1:
             raise FileFormatError(failures[0], fix="Repair or remove this file")
         if failures:
@@ -219,10 +314,27 @@ class FileStore:
                 fix="Repair or remove these files",
             )
 
+    def read_first(self) -> None:
+        """Read the first file now: what it offers, all are taken to hold; a file without it is an error when asked."""
+        if self.paths:
+            self._cloud(0)
+            self._accept_offered()
+
+    def _accept_offered(self) -> None:
+        self.fields, self._offered = (*self.fields, *self._offered), ()
+
     def digest(self, indices: np.ndarray) -> Iterator[bytes]:
+        if self._sampling:
+            yield self._sampling.encode()
         for i in indices:
-            yield self.paths[i].suffix.lower().encode()
-            yield file_digest(self.paths[i])
+            path = self.paths[i]
+            companion = _companion(path)
+            files = (path,) if companion is None else (path, companion)
+            if self._hash_bytes:
+                yield path.suffix.lower().encode()
+                yield from map(file_digest, files)
+            else:
+                yield "".join(f"{file.parent.name}/{file.name} {_size(file)}\n" for file in files).encode()
 
 
 class ConcatStore:
@@ -269,19 +381,41 @@ def decode(array: np.ndarray, scale: float) -> Float32:
     """One stored cloud as float32 (N, 3); float64 clouds far from the origin are centred first."""
     if array.dtype.kind == "f" and array.dtype.itemsize > 4:
         array = to_float32(array, far_offset(array))
-    xyz = np.array(array, dtype=np.float32)
+    xyz = np.array(array, dtype=np.float32, order="C")
     if scale != 1:
         xyz *= np.float32(scale)
     return xyz
 
 
+def _companion(path: Path) -> Path | None:
+    """The file that belongs to this one (the labels of a scan), where there is one."""
+    from pointlift.data.files import FORMATS, ending_of
+
+    find = FORMATS.get(ending_of(path)).companion if ending_of(path) in FORMATS else None
+    return find(path) if find else None
+
+
 def file_digest(path: Path) -> bytes:
     """sha256 of a file's bytes, read in blocks."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(HASH_BLOCK):
-            digest.update(block)
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(HASH_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise _unreadable(path, error) from error
     return digest.digest()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path} cannot be read ({error.strerror or error})", "a file of the data set", "Is it complete?")
 
 
 def _check_all_finite(clouds: np.ndarray, where: str | Path) -> None:

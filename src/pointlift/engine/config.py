@@ -92,7 +92,7 @@ class FitConfig:
     """Which weights the run ends with: best on the held-out validation split, the last ones, or (only when
     asked for, and recorded so) best on the test split."""
     metric: str = "overall_accuracy"
-    """Evaluation metric that `select` compares."""
+    """Evaluation metric that `select` compares; of equal values the one with the lower loss is taken."""
     mode: Literal["max", "min"] = "max"
     """Whether a higher or a lower metric is better."""
     eval_every: int = 1

@@ -328,7 +328,7 @@ class _Run:
         return distributed.from_main(lambda: {name: float(value) for name, value in found.items()})
 
     def _is_best(self, epoch: int, metrics: dict[str, float]) -> bool:
-        """Whether `epoch` is better than all before (the first of equals stays), and note it."""
+        """Whether `epoch` is better than all before, and note it; of equals the lower loss wins, else the first."""
         if self.config.select == "last":
             return False
         name = self.config.metric
@@ -340,7 +340,9 @@ class _Run:
             )
         value, best = metrics[name], self.state.best_value
         sign = 1 if self.config.mode == "max" else -1
-        if not math.isfinite(value) or (best is not None and sign * value <= sign * best):
+        if not math.isfinite(value) or (best is not None and sign * value < sign * best):
+            return False
+        if value == best and not metrics.get("loss", math.inf) < self.state.best_metrics.get("loss", math.inf):
             return False
         self.state.best_epoch, self.state.best_value, self.state.best_metrics = epoch, value, metrics
         return True

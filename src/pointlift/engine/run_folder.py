@@ -30,7 +30,7 @@ def claim(out: Path, *, resume: bool = False) -> Iterator[Path]:
         UsageError: It is not empty and `resume` is off, it is not a folder, or another process writes it.
         PointLiftError: It cannot be made.
     """
-    new = not out.exists()
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     make(out)
     with lock(out):
         if not resume and any(path.name != _LOCK for path in out.iterdir()):
@@ -40,16 +40,18 @@ def claim(out: Path, *, resume: bool = False) -> Iterator[Path]:
         try:
             yield out
         except BaseException:
-            if new:
-                _remove_unused(out)
+            if out in made and [path.name for path in out.iterdir()] == [_LOCK]:
+                (out / _LOCK).unlink()
+                _remove_empty(made)
             raise
 
 
-def _remove_unused(out: Path) -> None:
-    """Remove a folder that holds nothing but our lock."""
-    if [path.name for path in out.iterdir()] == [_LOCK]:
-        (out / _LOCK).unlink()
-        out.rmdir()
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders, innermost first, up to the first that holds something by now."""
+    for folder in folders:
+        if any(folder.iterdir()):
+            return
+        folder.rmdir()
 
 
 def make(out: Path) -> None:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pointlift.layers.row_norm import norm_rows
+
 
 def fold_norm(linear: nn.Module, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor] | None:
     """Weight (C_out, C_in) and bias (C_out,) of `norm(linear(x))`, where that is one linear map.
@@ -25,4 +27,4 @@ def fold_norm(linear: nn.Module, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor] 
 def linear_norm(x: Tensor, linear: nn.Module, norm: nn.BatchNorm1d) -> Tensor:
     """norm(linear(x)) on rows (R, C_in) -> (R, C_out), in one product where `fold_norm` allows."""
     folded = fold_norm(linear, norm)
-    return norm(linear(x)) if folded is None else F.linear(x, *folded)
+    return norm_rows(norm, linear(x)) if folded is None else F.linear(x, *folded)

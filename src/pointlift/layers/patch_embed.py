@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pointlift.layers.linear import fold_norm, linear_norm
+from pointlift.layers.row_norm import norm_rows
 
 
 class PatchEmbed(nn.Module):
@@ -46,14 +47,14 @@ class PatchEmbed(nn.Module):
         """
         if type(self.joint1) is not nn.Linear:  # swapped (LoRA): it must be called
             both = torch.cat([pooled.repeat_interleave(k, 0), local], 1)
-            return self.bn2(self.joint1(both))
+            return norm_rows(self.bn2, self.joint1(both))
         folded = fold_norm(self.joint1, self.bn2)
         weight, bias = folded or (self.joint1.weight, self.joint1.bias)
         half = pooled.shape[1]
         joint = F.linear(local, weight[:, half:]).view(pooled.shape[0], k, -1)
         joint = joint + F.linear(pooled, weight[:, :half], bias).unsqueeze(1)
         joint = joint.view(local.shape[0], -1)
-        return joint if folded else self.bn2(joint)
+        return joint if folded else norm_rows(self.bn2, joint)
 
 
 class PosEmbed(nn.Module):

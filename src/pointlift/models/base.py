@@ -74,6 +74,11 @@ class PointModel(nn.Module, ABC):
     def parts(self) -> dict[str, tuple[str, ...]]:
         """Parameter-name prefixes of each part, in order from input to output; the last part is "head"."""
 
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Prefixes of tensors that only some uses of the architecture have: a checkpoint may hold them or not."""
+        return ()
+
     @abstractmethod
     def groups(self, xyz: Tensor) -> list[Grouping]:
         """How clouds (B, N, 3) are cut into patches, from fine to coarse; empty for a network without patches."""

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Pooling = Literal["max", "mean", "cls", "mean+max", "cls+max"]
+Pooling = Literal["max", "mean", "cls", "mean+max", "cls+max", "mean_plus_max"]
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,26 @@ class Level:
 
 @dataclass(frozen=True)
 class PointFeatures:
-    """Features of a batch of clouds, levels from fine to coarse."""
+    """Features of a batch of clouds, levels from fine to coarse.
+
+    Attributes:
+        levels: From fine to coarse.
+        cls: The class token (B, C), where there is one.
+        taps: What was asked for by name.
+        max_from: The first row that counts for a maximum; above 0 by a released accident alone.
+    """
 
     levels: tuple[Level, ...]
     cls: Tensor | None = None
     taps: dict[str, Tensor] = field(default_factory=dict)
+    max_from: int = 0
 
     def pool(self, how: Pooling = "max") -> Tensor:
         """One vector per cloud from the coarsest level.
 
         Args:
-            how: Parts joined by "+", concatenated in that order: "cls+max" is the family's classifier input.
+            how: Parts joined by "+", concatenated in that order: "cls+max" is the family's classifier input;
+                "mean_plus_max" is their sum.
 
         Returns:
             (B, C) per part, concatenated.
@@ -53,10 +62,12 @@ class PointFeatures:
             if self.cls is None:
                 raise ValueError("these features have no class token; pool with 'max' or 'mean'")
             return self.cls
+        if part == "mean_plus_max":
+            return self._part("mean", top) + self._part("max", top)
         valid = None if top.valid is None else top.valid.unsqueeze(-1)
         if part == "max":
             feats = top.feats if valid is None else top.feats.masked_fill(~valid, float("-inf"))
-            return feats.amax(1)
+            return feats[:, self.max_from :].amax(1)
         if part == "mean":
             if valid is None:
                 return top.feats.mean(1)

@@ -1,4 +1,4 @@
-"""The plain point transformer: Point-MAE's classifier at any size (Point-BERT's and ACT's student are its kin).
+"""The plain point transformer: Point-MAE's and Point-BERT's classifier at any size (ACT's student is its kin).
 
 Group points into patches, embed each with a mini-PointNet, add a class token and positions, run the trunk, pool the
 class token and the maximum over patches, classify (Point-MAE, arXiv 2203.06604, section 3 and 4.2).
@@ -21,8 +21,8 @@ from pointlift.layers.trunk import Trunk
 from pointlift.models.base import PointModel
 from pointlift.models.features import Level, PointFeatures, Pooling
 from pointlift.models.heads import HeadKind, build_head
-from pointlift.models.part_head import PartHead, PartHeadConfig
-from pointlift.ops import Grouping, group
+from pointlift.models.part_head import GraphPartHead, PartHead, PartHeadConfig, build_part_head
+from pointlift.ops import Grouping, farthest_point_sample, gather, group
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,11 @@ class PointTransformerQuirks:
 
 @dataclass(frozen=True)
 class PointTransformerConfig:
-    """Sizes of a point transformer; the defaults are the released Point-MAE classifier for 1,024 points."""
+    """Sizes of a point transformer; the defaults are the released Point-MAE classifier for 1,024 points.
+
+    `patch_dim` is the width of an embedded patch where a linear layer brings it to `embed_dim` (Point-BERT); None:
+    patches are embedded in `embed_dim` channels.
+    """
 
     num_groups: int = 64
     group_size: int = 32
@@ -51,6 +55,7 @@ class PointTransformerConfig:
     mlp_ratio: float = 4.0
     drop_path: float = 0.1
     patch_widths: tuple[int, int, int] = (128, 256, 512)
+    patch_dim: int | None = None
     pos_hidden: int = 128
     pos: Literal["once", "every"] = "every"
     class_token: bool = True
@@ -70,6 +75,8 @@ class PointTransformerConfig:
         for name in ("patch_widths", "head_hidden"):
             if min(getattr(self, name)) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: expected widths of at least 1")
+        if self.patch_dim is not None and self.patch_dim < 1:
+            raise ValueError(f"patch_dim {self.patch_dim}: expected at least 1, or none")
         if self.embed_dim % self.num_heads:
             raise ValueError(f"embed_dim {self.embed_dim}: expected a multiple of num_heads {self.num_heads}")
         if self.mlp_ratio <= 0 or self.eps <= 0:
@@ -79,14 +86,19 @@ class PointTransformerConfig:
                 raise ValueError(f"{name} {getattr(self, name)}: expected a rate from 0 to below 1")
         if self.num_classes < 0:
             raise ValueError(f"num_classes {self.num_classes}: expected 0 (no head) or more")
-        if self.head == "parts" and max(self.part_head.fetch) >= self.depth:
+        if self.head == "parts" and not 0 <= max(self.part_head.fetch, default=-1) < self.depth:
             raise ValueError(f"part_head.fetch {self.part_head.fetch}: expected blocks below depth {self.depth}")
+        if self.head == "parts" and self.part_head.graph and self.part_head.propagation[-1] != self.embed_dim:
+            raise ValueError(
+                f"part_head.propagation {self.part_head.propagation} with part_head.graph: expected to end on "
+                f"embed_dim {self.embed_dim}"
+            )
         if not self.class_token and "cls" in self.pooling:
             raise ValueError(f"pooling {self.pooling!r} without class_token: expected max, mean or mean+max")
 
 
 class PointTransformer(PointModel):
-    """Point-MAE's classifier. `num_classes=0` returns pooled features instead of logits."""
+    """Point-MAE's and Point-BERT's classifier. `num_classes=0` returns pooled features instead of logits."""
 
     config: PointTransformerConfig
 
@@ -94,7 +106,8 @@ class PointTransformer(PointModel):
         super().__init__()
         self.config = config
         dim = config.embed_dim
-        self.patch_embed = PatchEmbed(dim, config.patch_widths)
+        self.patch_embed = PatchEmbed(config.patch_dim or dim, config.patch_widths)
+        self.reduce = nn.Identity() if config.patch_dim is None else nn.Linear(config.patch_dim, dim)
         self.pos_embed = PosEmbed(dim, config.pos_hidden)
         if config.class_token:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
@@ -113,7 +126,12 @@ class PointTransformer(PointModel):
 
     @property
     def min_points(self) -> int:
-        return max(self.config.num_groups, self.config.group_size)
+        return max(self.config.num_groups, self.config.group_size, *self._levels)
+
+    @property
+    def _levels(self) -> tuple[int, ...]:
+        """Sizes of the part segmentation head's own levels of points."""
+        return self.head.levels if isinstance(self.head, GraphPartHead) else ()
 
     @property
     def num_features(self) -> int:
@@ -124,7 +142,7 @@ class PointTransformer(PointModel):
         """Parameter prefixes from input to output: what an adaptation freezes or trains by name."""
         blocks = {f"block.{i}": (f"trunk.blocks.{i}.",) for i in range(self.config.depth)}
         return {
-            "patch_embed": ("patch_embed.",),
+            "patch_embed": ("patch_embed.", "reduce."),
             "pos_embed": ("pos_embed.",),
             **({"cls": ("cls_token", "cls_pos")} if self.config.class_token else {}),
             **blocks,
@@ -140,11 +158,15 @@ class PointTransformer(PointModel):
         """A fresh head as `config` says."""
         c = self.config
         if c.head == "parts" and c.num_classes:
-            return PartHead(c.part_head, c.embed_dim, c.num_classes, c.head_dropout)
+            return build_part_head(c.part_head, c.embed_dim, c.num_classes, c.head_dropout)
         return build_head(c.head, self.num_features, c.num_classes, hidden=c.head_hidden, dropout=c.head_dropout)
 
     def groups(self, xyz: Tensor) -> list[Grouping]:
         """Patches of clouds (B, N, 3): one level."""
+        return [self._group(xyz)]
+
+    def _group(self, xyz: Tensor, center_idx: Tensor | None = None) -> Grouping:
+        """Patches around farthest points, or around the points `center_idx` (B, G)."""
         c = self.config
         if xyz.shape[1] < self.min_points:
             raise UsageError(
@@ -153,7 +175,12 @@ class PointTransformer(PointModel):
                 "sample more points (--data.points) or choose a model with fewer groups",
             )
         quirks = c.quirks
-        return [group(xyz, c.num_groups, c.group_size, skip_near_origin=quirks.skip_near_origin, ties=quirks.fps_ties)]
+        return group(
+            *(xyz, c.num_groups, c.group_size),
+            skip_near_origin=quirks.skip_near_origin,
+            ties=quirks.fps_ties,
+            center_idx=center_idx,
+        )
 
     def forward_features(
         self,
@@ -184,11 +211,10 @@ class PointTransformer(PointModel):
         tokens, centers = self.patch_embed(grouping.neighborhoods), grouping.centers
         tap("centers", centers)
         tap("patch_tokens", tokens)
+        tokens = self.reduce(tokens)
         if mask is not None:
             tokens, centers = _visible(tokens, mask), _visible(centers, mask)
-        state = TokenState(x=tokens, pos=self.pos_embed(centers), spans=(("patch", tokens.shape[1]),), taps=tap)
-        if self.config.class_token:
-            state = state.insert("prefix", self.cls_token, self.cls_pos)
+        state = self.state(tokens, centers, tap)
         adapter, ctx = self.begin_adapters(batch, [grouping])
         state = self.trunk(state, adapter, ctx)
         tap("tokens", state.x)
@@ -196,23 +222,37 @@ class PointTransformer(PointModel):
         cls = state["prefix"][:, 0] if self.config.class_token else None
         return PointFeatures((level,), cls=cls, taps=tap.all_found())
 
+    def state(self, tokens: Tensor, centers: Tensor, taps: Taps | None = None) -> TokenState:
+        """What enters the trunk: tokens (B, G, embed_dim) at centres (B, G, 3), behind the class token."""
+        spans = (("patch", tokens.shape[1]),)
+        state = TokenState(x=tokens, pos=self.pos_embed(centers), spans=spans, taps=taps or Taps())
+        return state.insert("prefix", self.cls_token, self.cls_pos) if self.config.class_token else state
+
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Logits (B, num_classes), or pooled features (B, num_features) without a head.
 
         A head for parts needs `category` (B,) in the batch and gives logits per point (B, N, num_classes).
         """
-        if isinstance(self.head, PartHead):
+        if isinstance(self.head, PartHead | GraphPartHead):
             return self._part_logits(self.head, batch)
         return self.head(self.forward_features(batch).pool(self.config.pooling))
 
-    def _part_logits(self, head: PartHead, batch: Mapping[str, Tensor]) -> Tensor:
+    def _part_logits(self, head: PartHead | GraphPartHead, batch: Mapping[str, Tensor]) -> Tensor:
+        xyz = batch["xyz"]
+        quirks = self.config.quirks
+        # One greedy sample serves the head's levels and the patches' centres.
+        most = min(max(self.config.num_groups, *self._levels, 1), xyz.shape[1])
+        order = farthest_point_sample(xyz, most, skip_near_origin=quirks.skip_near_origin, ties=quirks.fps_ties)
+        grouping = self._group(xyz, order[:, : self.config.num_groups])
         blocks = [f"level.0.block.{i}" for i in self.config.part_head.fetch]
-        features = self.forward_features(batch, taps=blocks)
-        centers = features.levels[0].xyz
+        features = self.forward_features(batch, groups=[grouping], taps=blocks)
+        centers = grouping.centers
         patches = slice(-centers.shape[1], None)  # behind the class token
         norm = self.trunk.norm or nn.Identity()
-        feats = torch.cat([norm(features.taps[name][:, patches]) for name in blocks], -1)
-        return head(batch["xyz"], centers, feats, batch["category"])
+        feats = [norm(features.taps[name][:, patches]) for name in blocks]
+        if isinstance(head, PartHead):
+            return head(xyz, centers, torch.cat(feats, -1), batch["category"])
+        return head(xyz, gather(xyz, order), centers, feats, batch["category"])
 
 
 def _visible(rows: Tensor, mask: Tensor) -> Tensor:

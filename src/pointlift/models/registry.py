@@ -13,6 +13,8 @@ from pointlift.core.config import build
 from pointlift.core.errors import CheckpointError, CheckpointMismatchError, UsageError, unknown_name
 from pointlift.core.registry import Registry
 from pointlift.models.base import HEAD_FIELDS, PointModel
+from pointlift.models.point_m2ae import PointM2AE, PointM2AEConfig
+from pointlift.models.point_tokenizer import PointTokenizer, PointTokenizerConfig
 from pointlift.models.point_transformer import PointTransformer, PointTransformerConfig
 from pointlift.weights.entries import WEIGHTS, weights_for
 from pointlift.weights.load import LoadReport, load_state
@@ -81,6 +83,111 @@ MODELS.register(
     ),
 )
 
+_POINT_M2AE = "arXiv 2205.14401"
+
+MODELS.register(
+    "point_m2ae", ModelEntry(PointM2AE, PointM2AEConfig, {}, "Hierarchical point transformer of any size", _POINT_M2AE)
+)
+MODELS.register(
+    "point_m2ae_base",
+    ModelEntry(
+        PointM2AE,
+        PointM2AEConfig,
+        {"embed_dim": (96, 192, 384), "depth": (5, 5, 5), "num_heads": 6, "patch_widths": (128, 256, 512)},
+        "Point-M2AE classifier, released size (12.8 M)",
+        _POINT_M2AE,
+    ),
+)
+MODELS.register(
+    "point_m2ae_tiny",
+    ModelEntry(
+        PointM2AE,
+        PointM2AEConfig,
+        {
+            "num_groups": (128, 64, 32),
+            "group_size": (16, 8, 8),
+            "embed_dim": (48, 96, 192),
+            "depth": (2, 2, 2),
+            "num_heads": 3,
+            "patch_widths": (32, 64, 128),
+            "head_hidden": (128, 128),
+        },
+        "For two CPU cores: 128, 64 and 32 patches, narrow tokenizer, two blocks a level (1.4 M)",
+        _POINT_M2AE,
+    ),
+)
+
+_POINT_BERT = "arXiv 2111.14819"
+
+MODELS.register(
+    "point_bert_base",
+    ModelEntry(
+        PointTransformer,
+        PointTransformerConfig,
+        {
+            "embed_dim": 384,
+            "depth": 12,
+            "num_heads": 6,
+            "patch_widths": (128, 256, 512),
+            "patch_dim": 256,
+            "head": "mlp2",
+        },
+        "Point-BERT classifier, released size (22 M)",
+        _POINT_BERT,
+    ),
+)
+MODELS.register(
+    "point_bert_tiny",
+    ModelEntry(
+        PointTransformer,
+        PointTransformerConfig,
+        {
+            "embed_dim": 192,
+            "depth": 4,
+            "num_heads": 3,
+            "patch_widths": (32, 64, 128),
+            "patch_dim": 128,
+            "group_size": 16,
+            "pos_hidden": 64,
+            "head": "mlp2",
+            "head_hidden": (128, 128),
+        },
+        "For two CPU cores: as point_mae_tiny, with patches of 128 channels that a small dVAE shares (1.9 M)",
+        _POINT_BERT,
+    ),
+)
+MODELS.register(
+    "point_tokenizer",
+    ModelEntry(PointTokenizer, PointTokenizerConfig, {}, "Tokenizer of patches of any size", _POINT_BERT),
+)
+MODELS.register(
+    "point_tokenizer_base",
+    ModelEntry(
+        PointTokenizer,
+        PointTokenizerConfig,
+        {"patch_dim": 256, "patch_widths": (128, 256, 512), "num_codes": 8192, "graph_base": 128},
+        "Point-BERT's tokenizer of patches, released size (21 M)",
+        _POINT_BERT,
+    ),
+)
+MODELS.register(
+    "point_tokenizer_tiny",
+    ModelEntry(
+        PointTokenizer,
+        PointTokenizerConfig,
+        {
+            "group_size": 16,
+            "patch_dim": 128,
+            "patch_widths": (32, 64, 128),
+            "num_codes": 512,
+            "graph_base": 32,
+            "head_hidden": (128, 128),
+        },
+        "For two CPU cores: a vocabulary of 512, patches as in point_bert_tiny (0.5 M)",
+        _POINT_BERT,
+    ),
+)
+
 
 def list_models(pattern: str | None = None, *, pretrained: bool = False) -> list[str]:
     """Names of architectures; with `pretrained`, only those for which a weights entry exists."""
@@ -93,7 +200,7 @@ def create_model(
     *,
     pretrained: bool | str | Path = False,
     num_classes: int | None = None,
-    quirks: str | None = None,
+    quirks: str | Mapping[str, Any] | None = None,
     **options: Any,
 ) -> PointModel:
     """A model by registry name.
@@ -103,7 +210,8 @@ def create_model(
             loads these weights.
         pretrained: True for the default weights, a tag, or the path of a checkpoint (ours or released).
         num_classes: Classes of the head; 0 gives features; None keeps what the weights or the default say.
-        quirks: "paper" or "upstream"; default: what the weights were trained with, "paper" without weights.
+        quirks: "paper" or "upstream", or field by field; default: what the weights were trained with, "paper"
+            without weights.
         **options: Fields of the architecture's config dataclass, by name.
 
     Raises:
@@ -112,6 +220,8 @@ def create_model(
     """
     arch, _, tag = name.partition(".")
     entry = MODELS.get(arch)
+    if isinstance(quirks, Mapping):
+        options, quirks = {**options, "quirks": quirks}, None
     if tag and pretrained in (False, True):
         pretrained = tag
     if not pretrained:
@@ -138,7 +248,8 @@ def from_file(
     fixed = {} if arch == file.arch else MODELS.get(arch).sizes
     stored = {**file.config, **fixed}
     config = _config(arch, {**stored, **options, **_given(num_classes)}, quirks or file.quirks)
-    in_file = build(type(config), stored, where=str(file.path))
+    said = {name: value for name, value in options.items() if name not in HEAD_FIELDS}
+    in_file = build(type(config), {**stored, **said}, where=str(file.path))
     same_head = all(getattr(config, name) == getattr(in_file, name) for name in HEAD_FIELDS)
     _check_fits(arch, config, file, with_head=same_head)
     model = _network(arch, config)
@@ -160,7 +271,7 @@ def new_model(arch: str, values: Mapping[str, Any], quirks: str | None = None) -
 
 def _config(arch: str, values: Mapping[str, Any], quirks: str | None) -> Any:
     config: Any = build(MODELS.get(arch).config, values, where=f"options of {arch}")
-    return config if quirks is None else _with_quirks(config, quirks)
+    return config if quirks is None else with_quirks(config, quirks)
 
 
 def set_quirks(model: PointModel, quirks: str) -> None:
@@ -169,10 +280,11 @@ def set_quirks(model: PointModel, quirks: str) -> None:
     Raises:
         UsageError: Another word.
     """
-    model.config = _with_quirks(model.config, quirks)
+    model.config = with_quirks(model.config, quirks)
 
 
-def _with_quirks(config: Any, quirks: str) -> Any:
+def with_quirks(config: Any, quirks: str) -> Any:
+    """A config whose `quirks` are those of the paper or those of the released code; see `set_quirks`."""
     kinds = type(config.quirks)
     if quirks not in ("paper", "upstream"):
         raise UsageError(f"quirks {quirks!r}", "paper or upstream")
@@ -265,7 +377,12 @@ def _listed(name: str) -> ModelFile:
     """The file of a weights entry, with what the entry knows beyond the tensors."""
     entry = WEIGHTS.get(name)
     file = read_model_file(entry.local_file(), config=entry.config)
-    return replace(file, classes=file.classes or entry.classes)
+    return replace(
+        file,
+        classes=file.classes or entry.classes,
+        preprocess={**file.preprocess, **entry.preprocess},
+        assumed=tuple(a for a in file.assumed if a.partition("=")[0] not in entry.preprocess),
+    )
 
 
 def load_into(model: PointModel, file: ModelFile, *, with_head: bool = True) -> LoadReport:
@@ -274,10 +391,16 @@ def load_into(model: PointModel, file: ModelFile, *, with_head: bool = True) -> 
     Raises:
         CheckpointMismatchError: A tensor without a place, a place without a tensor, or another shape.
     """
-    heads = () if with_head else tuple(k for k in file.state if k.startswith("head."))
-    new = ("adapters.", *file.new, *(() if with_head else ("head.",)))
+    own = model.state_dict()
+    unwanted = () if with_head else tuple(k for k in file.state if k.startswith("head."))
+    optional = model.optional
+    if file.config.get("class_token", True) != getattr(model.config, "class_token", True):
+        # Pre-training does without a class token: one that is wanted now starts anew.
+        optional += ("cls_token", "cls_pos")
+    unwanted += tuple(k for k in file.state if optional and k.startswith(optional) and k not in own)
+    new = ("adapters.", *optional, *file.new, *(() if with_head else ("head.",)))
     try:
-        report = load_state(model, file.state, dropped=(*file.dropped, *heads), expected_new=new)
+        report = load_state(model, file.state, dropped=(*file.dropped, *unwanted), expected_new=new)
     except CheckpointMismatchError as error:
         shape = ", ".join(f"{k}={v}" for k, v in file.config.items() if k in ("embed_dim", "depth", "num_classes"))
         raise CheckpointMismatchError(

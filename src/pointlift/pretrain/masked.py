@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pointlift.layers.block import BlockConfig
+from pointlift.layers.init import init_linears_, truncated, xavier
 from pointlift.layers.patch_embed import PosEmbed, init_tokens_
 from pointlift.layers.tokens import TokenState
 from pointlift.layers.trunk import Trunk
@@ -71,8 +72,8 @@ class MaskedAutoencoder(Objective):
         self.decoder = Trunk(block, config.decoder_depth, pos=sizes.pos)
         self.predict = nn.Linear(dim, 3 * sizes.group_size)
         init_tokens_(self.mask_token)
-        _init_encoder_(backbone)
-        _init_decoder_(self.decoder)
+        init_linears_(backbone, truncated)
+        init_linears_(self.decoder, xavier)
 
     def no_weight_decay(self) -> set[str]:
         """The mask token is an embedding."""
@@ -123,7 +124,7 @@ class MaskedAutoencoder(Objective):
             "target": target,
         }
         loss = CHAMFER[self.config.loss](rebuilt.float(), target)
-        return Losses(loss, {self.config.loss: loss.detach()}, found)
+        return Losses(loss, found=found)
 
     def _mask(self, grouping: Grouping, noise: Noise) -> Tensor:
         if self.config.mask == "random":
@@ -153,20 +154,3 @@ class MaskedAutoencoder(Objective):
         visible = (patches + centers.unsqueeze(2))[~mask].view(b, -1, 3)
         rebuilt = (found["rebuilt"] + centers[mask].unsqueeze(1)).view(b, -1, 3)
         return Picture(visible, rebuilt, batch["xyz"], centers, mask)
-
-
-def _init_encoder_(backbone: PointTransformer) -> None:
-    """As released for pre-training: linear layers truncated normal, biases 0 (norms start at 1 and 0 anyway)."""
-    for module in backbone.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-
-
-def _init_decoder_(decoder: Trunk) -> None:
-    for module in decoder.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)

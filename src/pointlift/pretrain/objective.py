@@ -92,6 +92,19 @@ class Objective(nn.Module, ABC):
         """Frozen networks that give targets: always in evaluation mode, without gradients, not saved unless asked."""
         return []
 
+    def kept_state(self, *, teachers: bool = False) -> dict[str, Tensor]:
+        """The state dict without the frozen teachers, unless they are asked for: what is worth a file.
+
+        Checkpoints to resume from hold the whole state dict, so that nothing needs to be found again.
+        """
+        left_out = () if teachers else self.teacher_prefixes()
+        return {key: value for key, value in self.state_dict().items() if not key.startswith(left_out)}
+
+    def teacher_prefixes(self) -> tuple[str, ...]:
+        """What the names of the teachers' tensors in the state dict begin with."""
+        teachers = self.teachers()
+        return tuple(f"{name}." for name, part in self.named_modules() if any(part is teacher for teacher in teachers))
+
     def train(self, mode: bool = True) -> Objective:
         """Training mode, except for teachers."""
         super().train(mode)

@@ -1,21 +1,32 @@
-"""Pages made from a run folder: one self-contained `report.html`, readable offline and on a phone.
+"""Pages and pictures made from run folders and predictions: self-contained, readable offline and on a phone.
 
-`write_report` is loaded on first use, so importing this room does not import jinja2.
+The writers are loaded on first use, so importing this room imports neither jinja2 nor matplotlib.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pointlift.report.comparison import write_comparison as write_comparison
     from pointlift.report.page import write_report as write_report
+    from pointlift.report.picture import write_picture as write_picture
+    from pointlift.report.predictions import ShownPrediction as ShownPrediction
+    from pointlift.report.predictions import write_predictions_page as write_predictions_page
 
-__all__ = ["write_report"]
+_HOME = {
+    "ShownPrediction": "predictions",
+    "write_comparison": "comparison",
+    "write_picture": "picture",
+    "write_predictions_page": "predictions",
+    "write_report": "page",
+}
+
+__all__ = ["ShownPrediction", "write_comparison", "write_picture", "write_predictions_page", "write_report"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "write_report":
-        from pointlift.report.page import write_report
-
-        return write_report
+    if name in _HOME:
+        return getattr(import_module(f"pointlift.report.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

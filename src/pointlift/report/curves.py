@@ -69,7 +69,7 @@ def learning_curves(epochs: list[dict[str, Any]], selected: int | None) -> list[
 
     Args:
         epochs: Epoch lines of `metrics.jsonl`, in order.
-        selected: The epoch whose weights were kept, or None.
+        selected: The epoch whose weights were kept, counted from 0 as files do, or None. Panels count from 1.
     """
     if not epochs:
         return []
@@ -94,13 +94,13 @@ def learning_curves(epochs: list[dict[str, Any]], selected: int | None) -> list[
         ),
         ("lr", "Learning rate", [("learning rate", "a", "lr", None)], text.number),
     ]
-    numbers = [int(e["epoch"]) for e in epochs]
+    numbers = [int(e["epoch"]) + 1 for e in epochs]  # people count from 1
     panels = []
     for key, title, lines, show in plans:
         found = [(label, style, [value_at(e, part, k) for e in epochs]) for label, style, part, k in lines]
         found = [line for line in found if any(v is not None for v in line[2])]
         if found:
-            panels.append(panel(key, title, numbers, found, show, selected))
+            panels.append(panel(key, title, numbers, found, show, None if selected is None else selected + 1))
     return panels
 
 

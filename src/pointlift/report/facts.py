@@ -47,6 +47,8 @@ def plain(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
     if isinstance(value, dict):
         return ", ".join(f"{key} {nested(item)}" for key, item in value.items()) or "none"
     if isinstance(value, list):
@@ -95,7 +97,7 @@ def epoch_fact(record: dict[str, Any]) -> str | None:
     epoch, total = number_at(record, "epoch"), number_at(record, "epochs")
     if epoch is None:
         return None
-    return f"{epoch:g}" + (f" (they run from 0 to {total - 1:g})" if total else "")
+    return f"{epoch + 1:g}" + (f" of {total:g}" if total else "")
 
 
 def device_fact(record: dict[str, Any]) -> str | None:
@@ -122,8 +124,30 @@ def started_fact(record: dict[str, Any]) -> str | None:
     return text.moment(started) if isinstance(started, str) else None
 
 
+def is_pretraining(record: dict[str, Any]) -> bool:
+    """Whether the run learned without labels: nothing was classified."""
+    return record.get("task") == "pretraining"
+
+
 def record_groups(record: dict[str, Any]) -> list[tuple[str, list[Fact]]]:
     """The record as the page shows it beside the score: data, protocol, model, run."""
+    groups = _groups(record)
+    if not is_pretraining(record):
+        return groups
+    learned = [
+        fact("objective", lookup(record, "objective")),
+        fact("linear SVM monitor", plain(lookup(record, "monitor"))),
+    ]
+    unlike = {"voting", "adaptation", "parameters", "trainable", "… without the head"}
+    sizes = [
+        fact("parameters of the backbone", counted(number_at(record, "model", "parameters"))),
+        fact("learned, decoder included", counted(number_at(record, "model", "trainable"))),
+    ]
+    more = {"Protocol": learned, "Model": sizes}
+    return [(name, [item for item in items if item.label not in unlike] + more.get(name, [])) for name, items in groups]
+
+
+def _groups(record: dict[str, Any]) -> list[tuple[str, list[Fact]]]:
     return [
         (
             "Data",
@@ -191,8 +215,12 @@ def notes(run: RunFolder, accuracy: float | None) -> list[Note]:
         found.append(
             Note("Scored on the validation clouds that chose the epoch: there was no test part. Optimistic.", True)
         )
-    if split == "train":
+    if split == "train" and not other_data(record):
         found.append(Note("Scored on the clouds it was trained on. This says nothing about other clouds.", True))
+    if split == "all" and (lookup(record, "training") or rule) and not other_data(record):
+        found.append(
+            Note("Scored on all clouds of the set, those it was trained on among them. The score is optimistic.", True)
+        )
     claimed = number_at(record, "metrics", "overall_accuracy")
     rounds = number_at(record, "voting", "rounds") or 0
     if accuracy is not None and claimed is not None and abs(accuracy - claimed) > 5e-4 and not rounds:
@@ -229,6 +257,12 @@ def notes(run: RunFolder, accuracy: float | None) -> list[Note]:
     return sorted(found, key=lambda note: not note.warning)
 
 
+def other_data(record: dict[str, Any]) -> bool:
+    """Whether the record of an evaluation says that the weights were trained on other data than it scores."""
+    trained_on = lookup(record, "training", "dataset", "content_hash")
+    return trained_on is not None and trained_on != lookup(record, "dataset", "content_hash")
+
+
 def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
@@ -258,6 +292,28 @@ def parameter_shares(record: dict[str, Any]) -> list[Share]:
 
 
 @dataclass(frozen=True)
+class PartShare:
+    """One part of the model from input to output: its parameters, and the share of them that learned."""
+
+    label: str
+    count: int
+    share: float
+
+
+def part_shares(record: dict[str, Any]) -> list[PartShare]:
+    """The parts of `model.parts` (name -> parameters, trainable) in its order; empty where a record has none."""
+    parts = lookup(record, "model", "parts")
+    if not isinstance(parts, dict):
+        return []
+    rows = []
+    for name, part in parts.items():
+        total, learned = number_at({"part": part}, "part", "parameters"), number_at({"part": part}, "part", "trainable")
+        if total and learned is not None and 0 <= learned <= total:
+            rows.append(PartShare(plain(name), int(total), learned / total))
+    return rows
+
+
+@dataclass(frozen=True)
 class SplitScore:
     """One metric on both splits."""
 
@@ -272,6 +328,47 @@ METRIC_NAMES = {
     "mean_class_accuracy": "mean class accuracy",
     "loss": "loss",
 }
+RARE_NAMES = {"svm_accuracy": "linear SVM accuracy (monitor)"}
+
+
+HEADLINES = ("overall_accuracy", "instance_miou", "miou")
+
+
+def headline(record: dict[str, Any]) -> str:
+    """The metric that the page shows large: accuracy of classifiers, else the mean IoU that papers report."""
+    if is_pretraining(record):
+        return "svm_accuracy" if number_at(record, "metrics", "svm_accuracy") is not None else "loss"
+    known = HEADLINES if record.get("task") in (None, "classification") else (*HEADLINES[1:], HEADLINES[0])
+    return next((key for key in known if number_at(record, "metrics", key) is not None), HEADLINES[0])
+
+
+def metric_name(key: str) -> str:
+    """`overall_accuracy_max` of a vote as `overall accuracy, best round`."""
+    for ending, said in (("_max", ", best round"), ("_std", ", standard deviation over rounds")):
+        if key.endswith(ending):
+            return metric_name(key.removesuffix(ending)) + said
+    return (METRIC_NAMES | RARE_NAMES).get(key, key.replace("_", " ").replace("miou", "mIoU"))
+
+
+def other_metrics(record: dict[str, Any], decimals: int) -> list[tuple[str, str]]:
+    """Every metric but the headline as (name, value), the usual ones first."""
+    found = lookup(record, "metrics")
+    metrics = found if isinstance(found, dict) else {}
+    expected = not is_pretraining(record)
+    usual = [key for key in METRIC_NAMES if key in metrics or (expected and key != "overall_accuracy")]
+    shown = []
+    for key in [*usual, *(key for key in metrics if key not in METRIC_NAMES)]:
+        value = number_at(record, "metrics", key)
+        if key == headline(record) or (value is None and key not in METRIC_NAMES):
+            continue
+        shown.append((metric_name(key), metric_text(key, value, decimals)))
+    return shown
+
+
+def metric_text(key: str, value: float | None, decimals: int) -> str:
+    """A metric as people read it: shares in percent, losses as numbers."""
+    share = "accuracy" in key or "iou" in key
+    return text.percent(value, decimals) if share else text.number(value)
 
 
 def split_scores(record: dict[str, Any], decimals: int) -> list[SplitScore]:
@@ -290,5 +387,5 @@ def split_scores(record: dict[str, Any], decimals: int) -> list[SplitScore]:
         else:
             sign = "" if gap is None else "+" if gap > 0 else "−" if gap < 0 else ""
             cells = (text.number(a), text.number(b), sign + text.number(None if gap is None else abs(gap)))
-        rows.append(SplitScore(METRIC_NAMES.get(key, key.replace("_", " ")), *cells))
+        rows.append(SplitScore(metric_name(key), *cells))
     return rows

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import functools
-import hashlib
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
-from pointlift.engine.files import write_atomic
-from pointlift.engine.run_folder import make
-from pointlift.report import facts, scores, text
+from pointlift.report import facts, scores
+from pointlift.report.beside import beside
 from pointlift.report.curves import Panel, learning_curves
 from pointlift.report.gallery import Tile, gallery
+from pointlift.report.html import CLOUD_SCRIPTS, render_page, write_page
 from pointlift.report.matrix import MatrixView, matrix_view
 from pointlift.report.run import Predictions, RunFolder, read_run
 from pointlift.tasks.metrics import confusion_matrix, overall_accuracy
 
 MISTAKES_SHOWN = 20
 CONFUSIONS_SHOWN = 10
-SCRIPTS = ("page.js", "clouds.js")
 
 
 def write_report(run_dir: Path, *, out: Path | None = None) -> Path:
@@ -47,38 +40,12 @@ def write_report(run_dir: Path, *, out: Path | None = None) -> Path:
     """
     run = read_run(Path(run_dir))
     target = Path(out) if out is not None else run.path / "report.html"
-    page = render(run).encode("utf-8", errors="replace")
-    make(target.parent)
-    write_atomic(target, page, hint="Give another place, or free some space")
-    return target
+    return write_page(render(run), target)
 
 
 def render(run: RunFolder) -> str:
     """The page as text."""
-    script = "\n".join(packaged(name) for name in SCRIPTS)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    page = environment().get_template("page.html.j2")
-    return page.render(context(run), style=Markup(packaged("style.css")), script=Markup(script), script_hash=digest)
-
-
-@functools.cache
-def environment() -> Environment:
-    """The template environment: every value is escaped, and a name that a template gets wrong is an error."""
-    made = Environment(
-        loader=PackageLoader("pointlift.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters.update(
-        percent=text.percent,
-        sureness=text.sureness,
-        count=text.count,
-        short_count=text.short_count,
-        number=text.number,
-    )
-    return made
+    return render_page("page.html.j2", ("page.js", *CLOUD_SCRIPTS), context(run))
 
 
 def context(run: RunFolder) -> dict[str, Any]:
@@ -92,7 +59,9 @@ def context(run: RunFolder) -> dict[str, Any]:
         matrix = confusion_matrix(probabilities.argmax(axis=1), predictions.label, len(classes))
     right = int(np.trace(matrix))
     counted = overall_accuracy(matrix) if total else None
-    accuracy = facts.number_at(record, "metrics", "overall_accuracy")
+    headline = facts.headline(record)
+    recorded = facts.number_at(record, "metrics", headline)
+    score = counted if recorded is None and headline == "overall_accuracy" else recorded
     decimals = 1 if 0 < total < 1000 else 2
     selected = facts.number_at(record, "epoch")
     panels = learning_curves(run.epochs, None if selected is None else int(selected))
@@ -103,10 +72,10 @@ def context(run: RunFolder) -> dict[str, Any]:
         "record": record,
         "record_json": json.dumps(record, indent=2, ensure_ascii=False),
         "config": run.config,
-        "accuracy": accuracy if accuracy is not None else counted,
-        "mean_accuracy": facts.number_at(record, "metrics", "mean_class_accuracy"),
-        "loss": facts.number_at(record, "metrics", "loss"),
-        "interval": scores.wilson_interval(right, total) if total else None,
+        "score": facts.metric_text(headline, score, decimals),
+        "score_name": facts.metric_name(headline),
+        "other_metrics": facts.other_metrics(record, decimals),
+        "interval": scores.wilson_interval(right, total) if total and headline == "overall_accuracy" else None,
         "decimals": decimals,
         "total": total,
         "split": facts.plain(record.get("split") or "the scored split"),
@@ -115,8 +84,10 @@ def context(run: RunFolder) -> dict[str, Any]:
         "notes": facts.notes(run, counted),
         "split_scores": facts.split_scores(record, decimals),
         "shares": facts.parameter_shares(record),
+        "part_rows": facts.part_shares(record),
         "panels": panels,
-        "epochs": [int(line["epoch"]) for line in run.epochs],
+        "epochs": [int(line["epoch"]) + 1 for line in run.epochs],
+        "beside": beside(record, headline, score, decimals),
         "classes": classes,
         "matrix": view,
         "confusions": scores.top_confusions(matrix, CONFUSIONS_SHOWN),
@@ -126,7 +97,7 @@ def context(run: RunFolder) -> dict[str, Any]:
         "predictions": predictions,
         "tiles": tiles,
         "data": page_data(panels, view, run.epochs),
-        "clouds": cloud_data(record, tiles),
+        "clouds": cloud_data(record, tiles) if tiles else None,
     }
 
 
@@ -148,7 +119,7 @@ def title(record: dict[str, Any]) -> str:
 def page_data(panels: list[Panel], view: MatrixView | None, epochs: list[dict[str, Any]]) -> dict[str, Any]:
     """What the scripts read: positions and texts of the curves, counts and orders of the matrix."""
     data: dict[str, Any] = {
-        "epochs": [int(line["epoch"]) for line in epochs],
+        "epochs": [int(line["epoch"]) + 1 for line in epochs],
         "panels": {
             panel.key: {
                 "xs": panel.xs,
@@ -170,11 +141,11 @@ def page_data(panels: list[Panel], view: MatrixView | None, epochs: list[dict[st
 
 
 def cloud_data(record: dict[str, Any], tiles: list[Tile]) -> dict[str, Any]:
-    """What the gallery script reads: the up axis and the points of each tile."""
+    """What the cloud scripts read: the up axis and the points of each tile."""
+    return {"up": up_axis(record), "clouds": [tile.points for tile in tiles]}
+
+
+def up_axis(record: dict[str, Any]) -> str:
+    """The record's up axis; z where it has none."""
     up = facts.lookup(record, "dataset", "up_axis")
-    return {"up": up if up in ("x", "y", "z") else "z", "points": [tile.points for tile in tiles]}
-
-
-def packaged(name: str) -> str:
-    """A text file of `report/templates`."""
-    return resources.files("pointlift.report").joinpath("templates", name).read_text("utf-8")
+    return up if up in ("x", "y", "z") else "z"

@@ -1,14 +1,17 @@
-"""What a fine-tuning run is made of. No torch here, so that the command line reads it quickly."""
+"""What a training run is made of. No torch here, so that the command line reads it quickly."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeVar
 
 from pointlift.core.config import build, merge, read_recipe, to_dict
+from pointlift.core.errors import ConfigError
 from pointlift.data.config import DataConfig
 from pointlift.engine.config import FitConfig, OptimConfig, ScheduleConfig
+
+AnyRun = TypeVar("AnyRun", bound="RunConfig")
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,22 @@ class VoteConfig:
 
 
 @dataclass(frozen=True)
-class FinetuneConfig:
-    """One fine-tuning run, from data to record."""
+class SvmConfig:
+    """The linear SVM of `evaluate --protocol svm`."""
 
-    task: Literal["classification"] = "classification"
+    C: float | Literal["search", "official"] = "search"
+    """`search`: best on a fifth of train, held out; `official`: as released, tuned on the test split; or a number."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.C, str) and self.C <= 0:
+            raise ValueError(f"C {self.C}: expected a number above 0")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What every training run says, whatever it learns."""
+
+    task: str = ""
     """What is learned."""
     epochs: int = 300
     """Passes over the training split."""
@@ -74,32 +89,24 @@ class FinetuneConfig:
     """Epochs between evaluations."""
     checkpoint_every: int = 1
     """Epochs between checkpoints."""
-    label_smoothing: float = 0.0
-    """Probability mass spread over the other classes."""
     sync_batchnorm: bool = True
     """With several processes: BatchNorm statistics over the batches of all of them."""
     tensorboard: bool = False
     """Write TensorBoard files too (extra `log`)."""
-    keep_clouds: int = 0
-    """Test clouds stored in `predictions.npz` for the report's gallery: only for data that may be passed on."""
     note: str = ""
     """Free text for the record."""
     model: ModelChoice = field(default_factory=ModelChoice)
-    adaptation: AdaptationChoice = field(default_factory=AdaptationChoice)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    vote: VoteConfig = field(default_factory=VoteConfig)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing {self.label_smoothing}: expected a number from 0 to below 1")
         if self.select == "validation" and self.data.val_fraction == 0:
             raise ValueError("select is validation and data.val_fraction is 0: nothing would be held out")
         self.fit_config()  # its own checks
 
-    def fit_config(self) -> FitConfig:
-        """The engine's part of the configuration."""
+    def fit_config(self, **more: Any) -> FitConfig:
+        """The engine's part of the configuration; `more` are further fields of it."""
         return FitConfig(
             epochs=self.epochs,
             seed=self.seed,
@@ -111,26 +118,127 @@ class FinetuneConfig:
             checkpoint_every=self.checkpoint_every,
             sync_batchnorm=self.sync_batchnorm,
             tensorboard=self.tensorboard,
+            **more,
         )
 
 
+@dataclass(frozen=True)
+class FinetuneConfig(RunConfig):
+    """One fine-tuning run, from data to record."""
+
+    task: Literal["classification"] = "classification"
+    """What is learned."""
+    label_smoothing: float = 0.0
+    """Probability mass spread over the other classes."""
+    keep_clouds: int = 24
+    """Test clouds stored in `predictions.npz` for the report's gallery; 0 for data that must not be passed on."""
+    adaptation: AdaptationChoice = field(default_factory=AdaptationChoice)
+    vote: VoteConfig = field(default_factory=VoteConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing {self.label_smoothing}: expected a number from 0 to below 1")
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class ObjectiveChoice:
+    """What a backbone learns without labels."""
+
+    name: str = "masked"
+    """A name of `pointlift list objectives`."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Fields of the objective's config: `--objective.options.mask_ratio 0.75`."""
+
+
+@dataclass(frozen=True)
+class MonitorConfig:
+    """A labelled set that says, while pre-training goes on, what the frozen features are worth to a linear SVM.
+
+    Only its training part is used: the SVM learns on some of it and is scored on the rest.
+    """
+
+    data: str | None = None
+    """Folder of a labelled set, or a generator's name ("shapes"); None: no monitor."""
+    limit: int | None = 2000
+    """At most this many clouds, spread over the classes."""
+    C: float = 0.1
+    """Regularisation of the SVM on standardised features."""
+
+    def __post_init__(self) -> None:
+        if self.C <= 0:
+            raise ValueError(f"C {self.C}: expected a number above 0")
+
+
+@dataclass(frozen=True)
+class PretrainConfig(RunConfig):
+    """One pre-training run, from clouds without labels to a backbone."""
+
+    task: Literal["pretraining"] = "pretraining"
+    """What is learned."""
+    select: Literal["validation", "last", "test"] = "last"
+    """Which epoch's weights are kept: the last, or those with the lowest loss on held-out clouds."""
+    objective: ObjectiveChoice = field(default_factory=ObjectiveChoice)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+
+    def __post_init__(self) -> None:
+        if self.select == "test":
+            raise ValueError("select is test: pre-training has no test split; choose last or validation")
+        super().__post_init__()
+
+
 def finetune_config(
-    recipe: str | None = None, overrides: Mapping[str, Any] | None = None, *, base: FinetuneConfig | None = None
+    recipe: str | None = None, overrides: Mapping[str, Any] | None = None, *, base: RunConfig | None = None
 ) -> FinetuneConfig:
+    """A fine-tuning recipe with overrides laid on it, checked; see `run_config`."""
+    return run_config(FinetuneConfig, recipe, overrides, base=base)
+
+
+def pretrain_config(
+    recipe: str | None = None, overrides: Mapping[str, Any] | None = None, *, base: RunConfig | None = None
+) -> PretrainConfig:
+    """A pre-training recipe with overrides laid on it, checked; see `run_config`."""
+    return run_config(PretrainConfig, recipe, overrides, base=base)
+
+
+def run_config(
+    kind: type[AnyRun], recipe: str | None, overrides: Mapping[str, Any] | None = None, *, base: RunConfig | None = None
+) -> AnyRun:
     """A recipe (packaged name or YAML path) with overrides laid on it, checked.
 
-    `model`, `adaptation` and `data` may be given as a plain name or folder: `--model point_mae_small`,
+    `model`, `adaptation`, `objective` and `data` may be given as a plain name or folder: `--model point_mae_small`,
     `--data my_clouds`.
 
     Args:
+        kind: What kind of run it is.
         base: A configuration to lay the overrides on instead of a recipe: that of a run to resume.
 
     Raises:
-        ConfigError: Every unknown key and wrong value at once.
+        ConfigError: Every unknown key and wrong value at once, or a recipe of another kind.
     """
     values = to_dict(base) if base is not None else _expanded(read_recipe(recipe) if recipe else {})
-    values = merge(values, _expanded(overrides or {}))
-    return build(FinetuneConfig, values, where=f"recipe {recipe}" if recipe else "configuration")
+    overrides = _expanded(overrides or {})
+    task = next(f.default for f in fields(kind) if f.name == "task")
+    if values.get("task", task) != task:
+        verb = "pretrain" if values["task"] == "pretraining" else "finetune"
+        what = f"recipe {recipe}" if base is None else "the run to resume"
+        raise ConfigError(f"{what} is one of {values['task']}", f"one of {task}", f"Use `pointlift {verb}`")
+    if base is None:
+        _forget_other_data(values, overrides)
+    values = merge(values, overrides)
+    return build(kind, values, where=f"recipe {recipe}" if recipe else "configuration")
+
+
+def _forget_other_data(values: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """A recipe's data set does not stay where another is named: neither its name nor its options."""
+    own, given = values.get("data"), overrides.get("data")
+    if not isinstance(own, dict) or not isinstance(given, Mapping):
+        return
+    if "name" in given and given["name"] != own.get("name", "auto"):
+        own.pop("options", None)
+    elif "root" in given and "name" not in given and "root" not in own and "name" in own:
+        own.pop("options", None)
+        own.pop("name")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -146,5 +254,5 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
 
 
 def _expanded(values: Mapping[str, Any]) -> dict[str, Any]:
-    short = {"model": "name", "adaptation": "name", "data": "root"}
+    short = {"model": "name", "adaptation": "name", "objective": "name", "data": "root", "monitor": "data"}
     return {k: {short[k]: v} if k in short and isinstance(v, str) else v for k, v in values.items()}

@@ -10,12 +10,12 @@ from typing import Any
 from pointlift.core.config import merge, to_dict
 from pointlift.core.errors import UsageError
 from pointlift.models.registry import from_file
-from pointlift.tasks.predict import data_config_of
+from pointlift.tasks.inputs import data_config_of
 from pointlift.weights.load import LoadReport
 from pointlift.weights.modelfile import describe, read_model_file, write_model_file
 
 # What no tensor of a point transformer tells; where a released config differs, clouds are prepared differently too.
-UNSEEN = ("num_groups", "group_size", "num_heads")
+UNSEEN = ("num_groups", "group_size", "num_heads", "radius")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def convert_checkpoint(
 
     Args:
         options: Fields of the architecture's config that the tensors do not tell (`num_groups`, `group_size`,
-            `num_heads`), where they differ from the released ones.
+            `num_heads`, `radius`), where they differ from the released ones.
         preprocess: The same for what a cloud goes through first: `points`, `normalize`, `resample`.
 
     Raises:

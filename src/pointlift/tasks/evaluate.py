@@ -25,7 +25,7 @@ from pointlift.engine.precision import Precision, resolve_precision
 from pointlift.models.base import PointModel
 from pointlift.tasks.classification import Scores, score
 from pointlift.tasks.config import VoteConfig
-from pointlift.tasks.predict import data_config_of
+from pointlift.tasks.inputs import data_config_of
 from pointlift.tasks.record import (
     SCHEMA,
     Record,
@@ -195,9 +195,10 @@ def with_model_classes(split: CloudSplit, meta: DatasetMeta, model: PointModel) 
     """The split with its labels numbered as the model's classes.
 
     Raises:
+        UsageError: The clouds have no labels.
         DataError: Classes that the model does not know; for a model without class names, another number of them.
     """
-    wanted = model.classes
+    labels, wanted = split.class_labels(), model.classes
     if wanted == meta.classes:
         return split
     if wanted is None:
@@ -216,7 +217,7 @@ def with_model_classes(split: CloudSplit, meta: DatasetMeta, model: PointModel) 
             near or "Fine-tune the model on this data set first",
         )
     renumber = np.array([wanted.index(c) for c in meta.classes])
-    return split.relabelled(renumber[split.class_labels()])
+    return split.relabelled(renumber[labels], wanted)
 
 
 def check_sizes(split: CloudSplit, model: PointModel) -> None:
@@ -248,5 +249,5 @@ def _check_call(model: PointModel, protocol: str, split: str) -> None:
         raise UsageError(
             f"{model.arch} has no classifier head, so protocol {protocol} cannot score it",
             "a fine-tuned model",
-            "Fine-tune it first; scoring its features with protocol svm is not there yet",
+            "Fine-tune it first, or score its features with protocol svm",
         )

@@ -22,17 +22,16 @@ from pointlift.data.dataset import CloudDataset, CloudSplit
 from pointlift.data.loader import Loader, make_loader
 from pointlift.data.loading import dataset_from_config
 from pointlift.data.pipeline import build_transform
-from pointlift.engine import distributed, run_folder
+from pointlift.engine import distributed
 from pointlift.engine.loop import FitResult, Loaders, fit
 from pointlift.engine.precision import resolve_precision
 from pointlift.models.base import PointModel
 from pointlift.models.registry import create_model
 from pointlift.tasks.classification import Scores, classification_losses, evaluate_classification
-from pointlift.tasks.config import AdaptationChoice, FinetuneConfig, ModelChoice, differences
+from pointlift.tasks.config import AdaptationChoice, FinetuneConfig, ModelChoice
 from pointlift.tasks.evaluate import check_sizes, describe_voting, evaluation_loader, plain_scores, vote_scores
 from pointlift.tasks.predict import preprocess_of
 from pointlift.tasks.predictions import write_predictions
-from pointlift.tasks.record import FILE as RECORD
 from pointlift.tasks.record import (
     SCHEMA,
     Record,
@@ -44,11 +43,13 @@ from pointlift.tasks.record import (
     versions,
 )
 from pointlift.tasks.resolve import resolve_device
-from pointlift.tasks.run import Origin, Run, has_run, read_origin, read_run_config, tidy, write_start
+from pointlift.tasks.run import Origin, Run
+from pointlift.tasks.start import begin_or_check, claim_run, is_finished
 from pointlift.weights.hashing import file_sha256, state_hash
 from pointlift.weights.modelfile import TENSORS, describe, write_model_folder
 
 logger = logging.getLogger(__name__)
+FEW_BATCHES = 10  # an epoch of fewer keeps its short last batch: dropping it could cost half of the clouds
 Splits = dict[str, CloudSplit]
 
 
@@ -109,15 +110,14 @@ def finetune(
     with ExitStack() as stack:
         device = stack.enter_context(distributed.process_group(resolve_device(config.device)))
 
-        distributed.from_main(lambda: _claim(stack, out, resume))
+        distributed.from_main(lambda: claim_run(stack, out, resume=resume))
         job = _prepare(config, out, model, dataset, device)
         for loader in job.loaders.values():
             stack.callback(loader.close)
         # Nothing is written before the whole configuration has proved to work: a mistake leaves an empty folder.
         now = _origin(job, from_memory=model is not None, recipe=recipe, command=command)
-        origin = distributed.from_main(lambda: _begin_or_check(job, now, resume))
-        if resume and (out / RECORD).is_file():  # written last: nothing is left to do
-            logger.warning("%s is finished: nothing was trained", out)
+        origin = distributed.from_main(lambda: begin_or_check(out, job.config, now, resume=resume))
+        if resume and is_finished(out):
             return Run(out)
         result = fit(
             job.model,
@@ -133,17 +133,6 @@ def finetune(
         scored = _score(job)
         distributed.from_main(lambda: _write_results(job, origin, result, scored))
     return Run(out)
-
-
-def _claim(stack: ExitStack, out: Path, resume: bool) -> None:
-    """Main process: make and lock the folder, until the end of `stack`."""
-    begun = resume and has_run(out)
-    if resume and not begun and out.is_dir():
-        # A run that was killed before it began leaves a lock and a half-written file, and nothing else.
-        with run_folder.claim(out, resume=True):
-            tidy(out)
-    stack.enter_context(run_folder.claim(out, resume=begun))
-    tidy(out)
 
 
 def _prepare(
@@ -227,6 +216,7 @@ def _parts(dataset: CloudDataset, config: FinetuneConfig) -> Splits:
     """`train`, and `val` and `test` where there are any; `val` is held out of `train`."""
     if config.select == "test" and dataset.test is None:
         raise UsageError(f"select is test, and {dataset.meta.name} has no test part", "select validation or last")
+    dataset.train.class_labels()  # says so when there are none
     train, val = dataset.hold_out(config.data.val_fraction, config.data.split_seed)
     parts = {"train": train, "val": val, "test": dataset.test}
     return {name: split for name, split in parts.items() if split is not None and len(split)}
@@ -296,8 +286,8 @@ def _train_loader(config: FinetuneConfig, dataset: CloudDataset, split: CloudSpl
         seed=config.seed,
         shuffle=True,
         workers=data.workers,
-        # As released: a short last batch would weigh each of its clouds more. Tiny sets keep it.
-        drop_last=len(split) >= whole,
+        # As released: a short last batch would weigh each of its clouds more. Small sets need every cloud.
+        drop_last=len(split) >= FEW_BATCHES * whole,
         rank=distributed.rank(),
         world_size=world,
     )
@@ -326,29 +316,6 @@ def _pretrained(job: _Job, from_memory: bool) -> str | None:
         return "a model in memory" + (f", read from {source}" if source else "")
     weights = job.config.model.weights
     return source if weights is True else weights
-
-
-def _begin_or_check(job: _Job, now: Origin, resume: bool) -> Origin:
-    """Main process: write how the run starts, or see that what is resumed is the same run."""
-    if not (resume and has_run(job.out)):
-        write_start(job.out, job.config, now)
-        return now
-    before = read_origin(job.out)
-    changed = differences(to_dict(read_run_config(job.out)), to_dict(job.config))
-    if now.recipe not in (None, before.recipe):
-        changed.insert(0, f"the recipe was {before.recipe} and is {now.recipe}")
-    if before.data != now.data:
-        changed.append("the data set has another content")
-    # Later, the weights are in the checkpoint, and how they began no longer matters.
-    if before.weights != now.weights and not any((job.out / "checkpoints").glob("*.safetensors")):
-        changed.append("the weights before training are others")
-    if changed:
-        raise UsageError(
-            f"the run in {job.out} was started otherwise: {'; '.join(changed[:6])}",
-            "the same run",
-            "Resume without changes, or start a new run in another folder",
-        )
-    return before
 
 
 def _score(job: _Job) -> _Scored:

@@ -11,7 +11,7 @@ from pointlift.core.config import to_dict
 from pointlift.core.errors import DataError
 from pointlift.models.base import PointModel
 from pointlift.models.registry import MODELS, create_model, from_file, new_model, sketch
-from pointlift.tasks.predict import data_config_of
+from pointlift.tasks.inputs import data_config_of
 from pointlift.tasks.record import Record
 from pointlift.tasks.resolve import resolve_model
 from pointlift.weights.entries import WEIGHTS, weights_for

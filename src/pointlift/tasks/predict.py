@@ -4,52 +4,54 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
 import numpy as np
-import torch
+from torch import Tensor
 
-from pointlift.core.config import build, merge
-from pointlift.core.errors import DataError, UsageError, did_you_mean
-from pointlift.data.cloud import PointCloud
+from pointlift.core.errors import UsageError, did_you_mean
 from pointlift.data.config import DataConfig
-from pointlift.data.files import find_clouds, read
-from pointlift.data.pipeline import CloudTransform
+from pointlift.data.files import read
 from pointlift.models.base import PointModel
 from pointlift.models.features import Pooling
-
-Source = str | os.PathLike[str] | PointCloud | np.ndarray
+from pointlift.tasks.inputs import ModelInput, Source, as_cloud, model_inputs, through_model
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a classifier says of one cloud.
+    """What a classifier says of one cloud, or why it could not be read.
 
     Attributes:
-        label: The class name (its number as text where the model does not know names).
-        index: The class number.
-        probability: Softmax probability of the label.
-        probabilities: Of every class, by name.
+        label: The class name (its number as text where the model does not know names); empty after an error.
+        index: The class number; -1 after an error.
+        probability: Softmax probability of the label; 0 after an error.
+        probabilities: Of every class, by name; empty after an error.
         path: The file, when the cloud came from one.
+        error: Why there is no answer, or None.
+        notes: What should be known of the answer: a cloud with fewer points than the model makes groups of.
     """
 
     label: str
     index: int
     probability: float
-    probabilities: dict[str, float]
+    probabilities: dict[str, float] = field(default_factory=dict)
     path: Path | None = None
+    error: str | None = None
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Plain values for JSON; label, index and probability are null after an error."""
+        answered = self.error is None
         return {
             "path": None if self.path is None else str(self.path),
-            "label": self.label,
-            "index": self.index,
-            "probability": self.probability,
+            "label": self.label if answered else None,
+            "index": self.index if answered else None,
+            "probability": self.probability if answered else None,
             "probabilities": self.probabilities,
+            "error": self.error,
+            "notes": list(self.notes),
         }
 
 
@@ -69,21 +71,11 @@ def preprocess_of(config: DataConfig) -> dict[str, Any]:
     }
 
 
-def data_config_of(model: PointModel, overrides: Mapping[str, Any] | None = None) -> DataConfig:
-    """The data configuration that fits a model, with overrides laid on it."""
-    # The up axis is that of the clouds the model learned from; others have their own.
-    values: dict[str, Any] = {k: v for k, v in model.preprocess.items() if v is not None and k != "up_axis"}
-    return build(DataConfig, merge(values, overrides or {}), where="data")
-
-
-def cloud_transform(model: PointModel) -> CloudTransform:
-    """What every cloud goes through before `model` in prediction."""
-    config = data_config_of(model)
-    return CloudTransform(config.points, "test", normalize=config.normalize, resample=config.resample)
-
-
 def predict(model: PointModel, source: Source) -> Prediction:
     """The label of one cloud.
+
+    A cloud of fewer points than the model reads has some of them repeated, down to a single point; `notes` of the
+    answer says so where that makes it worthless.
 
     Args:
         model: A classifier in memory (`pl.load`, `Run.model`).
@@ -91,78 +83,84 @@ def predict(model: PointModel, source: Source) -> Prediction:
 
     Raises:
         FileFormatError: The file cannot be used.
-        DataError: The cloud has fewer points than the model makes groups of.
         UsageError: The model has no head.
     """
-    cloud = read(source) if isinstance(source, str | os.PathLike) else source
-    return next(predict_many(model, [cloud]))
+    cloud = read(source) if isinstance(source, str | os.PathLike) else as_cloud(source)
+    for item in model_inputs(model, [cloud]):
+        if item.error is not None:
+            raise item.error
+        return next(_predictions(model, [item], 1))
+    raise RuntimeError("a cloud without an input")  # model_inputs gives one item per cloud
 
 
 def predict_many(model: PointModel, sources: Iterable[Source], *, batch_size: int = 32) -> Iterator[Prediction]:
-    """`predict` for many clouds, in batches; folders and patterns stand for their files."""
+    """`predict` for many clouds, in batches; folders (with those below them) and patterns stand for their files.
+
+    A source that cannot be read yields a `Prediction` with `error` set, and the others go on. Memory holds one file
+    and the inputs of one batch.
+
+    Raises:
+        UsageError: The model has no head.
+    """
+    return _predictions(model, model_inputs(model, sources), batch_size)
+
+
+def _predictions(model: PointModel, inputs: Iterable[ModelInput], batch_size: int) -> Iterator[Prediction]:
+    check_classifier(model)
+    names = class_names(model)
+
+    def probabilities(batch: Mapping[str, Tensor]) -> Tensor:
+        return model(batch).float().softmax(1)
+
+    for item, row in through_model(model, inputs, probabilities, batch_size=batch_size):
+        if row is None:
+            yield Prediction("", -1, 0.0, path=item.path, error=str(item.error))
+            continue
+        best = int(row.argmax())
+        by_name = {name: float(p) for name, p in zip(names, row, strict=True)}
+        yield Prediction(names[best], best, float(row[best]), by_name, item.path, notes=item.notes)
+
+
+def check_classifier(model: PointModel) -> None:
+    """Raise `UsageError` where `model` has no head, or one that labels points instead of clouds."""
+    if model.config.head == "parts":
+        raise UsageError(f"{model.arch} with a head for parts labels points", "a model that labels whole clouds")
     if model.config.num_classes == 0:
         raise UsageError(
             f"{model.arch} has no classifier head",
             "a fine-tuned model",
-            "`pointlift features` gives its features",
+            "`pointlift features` gives its features, and `pl.PointClassifier` learns a head for it",
         )
-    names = model.classes or tuple(str(i) for i in range(model.config.num_classes))
-    for clouds, batch in _batches(model, sources, batch_size):
-        with torch.inference_mode():
-            probabilities = model(batch).float().softmax(1).cpu().numpy()
-        for cloud, row in zip(clouds, probabilities, strict=True):
-            best = int(row.argmax())
-            by_name = {name: float(p) for name, p in zip(names, row, strict=True)}
-            yield Prediction(names[best], best, float(row[best]), by_name, cloud.path)
+
+
+def class_names(model: PointModel) -> tuple[str, ...]:
+    """Names of the classes in label order; their numbers where the model does not know names."""
+    return model.classes or tuple(str(i) for i in range(model.config.num_classes))
 
 
 def features_many(
     model: PointModel, sources: Iterable[Source], *, pooling: str | None = None, batch_size: int = 32
-) -> Iterator[tuple[PointCloud, np.ndarray]]:
-    """Pooled features (C,) of every cloud, with the cloud they belong to.
+) -> Iterator[tuple[ModelInput, np.ndarray | None]]:
+    """Pooled features (C,) float32 of every cloud; None (and `error` on the input) where one cannot be read.
 
     Args:
         pooling: One of `models.features.Pooling`; None is the model's own.
+
+    Raises:
+        UsageError: Another pooling.
     """
-    how = pooling or model.config.pooling
-    if how not in get_args(Pooling):
-        raise UsageError(
-            f"pooling {how!r}", f"one of {', '.join(get_args(Pooling))}", did_you_mean(how, get_args(Pooling))
-        )
-    for clouds, batch in _batches(model, sources, batch_size):
-        with torch.inference_mode():
-            pooled = model.forward_features(batch).pool(cast(Pooling, how)).float().cpu().numpy()
-        yield from zip(clouds, pooled, strict=True)
+    how = check_pooling(pooling or model.config.pooling)
+    return through_model(
+        model,
+        model_inputs(model, sources),
+        lambda batch: model.forward_features(batch).pool(how),
+        batch_size=batch_size,
+    )
 
 
-def _batches(
-    model: PointModel, sources: Iterable[Source], batch_size: int
-) -> Iterator[tuple[list[PointCloud], dict[str, torch.Tensor]]]:
-    model.eval()
-    transform = cloud_transform(model)
-    device = next(model.parameters()).device
-    clouds = _clouds(sources)
-    while chunk := list(islice(clouds, batch_size)):
-        for cloud in chunk:
-            _check_size(cloud, model)
-        xyz = np.stack([transform({"xyz": cloud.xyz})["xyz"] for cloud in chunk])
-        yield chunk, {"xyz": torch.from_numpy(xyz).to(device)}
-
-
-def _check_size(cloud: PointCloud, model: PointModel) -> None:
-    if len(cloud) < model.min_points:
-        raise DataError(
-            f"{cloud.path or 'the cloud'} has {len(cloud)} points",
-            f"at least {model.min_points}, as many as {model.arch} makes groups of",
-            "Use a denser scan, or a model with fewer groups",
-        )
-
-
-def _clouds(sources: Iterable[Source]) -> Iterator[PointCloud]:
-    for source in sources:
-        if isinstance(source, PointCloud):
-            yield source
-        elif isinstance(source, np.ndarray):
-            yield PointCloud.from_array(source, "array")
-        else:
-            yield from (read(path) for path in find_clouds([source]))
+def check_pooling(how: str) -> Pooling:
+    """`how` when it is a pooling, else `UsageError` with the nearest name."""
+    known = get_args(Pooling)
+    if how not in known:
+        raise UsageError(f"pooling {how!r}", f"one of {', '.join(known)}", did_you_mean(how, known).strip())
+    return cast(Pooling, how)

@@ -82,7 +82,18 @@ def describe_model(model: PointModel) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "hash": state_hash(model.state_dict()),
     }
-    return said if model.adaptation is None else said | asdict(model.adaptation.report())
+    return said if model.adaptation is None else said | asdict(model.adaptation.report()) | {"parts": _parts(model)}
+
+
+def _parts(model: PointModel) -> dict[str, dict[str, int]]:
+    """Parameters of each part and how many of them learned, from input to output; blocks one by one."""
+    counts = {}
+    for part, prefixes in (*model.parts().items(), ("adapters", ("adapters.",))):
+        own = [p for name, p in model.named_parameters() if name.startswith(prefixes)]
+        if own:
+            learned = sum(p.numel() for p in own if p.requires_grad)
+            counts[part] = {"parameters": sum(p.numel() for p in own), "trainable": learned}
+    return counts
 
 
 def describe_quirks(model: PointModel) -> dict[str, Any]:

@@ -14,13 +14,15 @@ from pointlift.core.config import build, dump_yaml, merge, parse_yaml, to_dict
 from pointlift.core.errors import DataError
 from pointlift.engine.files import remove_temporaries
 from pointlift.models.base import PointModel
-from pointlift.tasks.config import FinetuneConfig
+from pointlift.tasks.config import FinetuneConfig, PretrainConfig, RunConfig
 from pointlift.tasks.files import write_json, write_text
-from pointlift.tasks.predict import Prediction, Source, predict
+from pointlift.tasks.inputs import Source
+from pointlift.tasks.predict import Prediction, predict
 from pointlift.tasks.record import Record
 
 CONFIG, ORIGIN = "config.yaml", "origin.json"
 _LOCK = ".lock"
+KINDS: dict[str, type[RunConfig]] = {"classification": FinetuneConfig, "pretraining": PretrainConfig}
 
 # What says which data; the rest of a data configuration says what becomes of it.
 _WHICH_DATA = ("name", "root", "variant", "options", "up_axis", "unit", "limit")
@@ -59,7 +61,7 @@ class Run:
         return Record.read(self.out)
 
     @cached_property
-    def config(self) -> FinetuneConfig:
+    def config(self) -> RunConfig:
         """How the run was configured."""
         return read_run_config(self.out)
 
@@ -76,7 +78,7 @@ class Run:
         return f"Run({str(self.out)!r})"
 
 
-def write_start(out: Path, config: FinetuneConfig, origin: Origin) -> None:
+def write_start(out: Path, config: RunConfig, origin: Origin) -> None:
     """`origin.json` and, after it, `config.yaml`: a folder with a configuration is a run that can be resumed."""
     write_json(out / ORIGIN, asdict(origin))
     write_text(out / CONFIG, dump_yaml(to_dict(config)))
@@ -112,7 +114,7 @@ def tidy(out: Path) -> None:
             (out / ORIGIN).unlink(missing_ok=True)
 
 
-def read_run_config(out: Path) -> FinetuneConfig:
+def read_run_config(out: Path) -> RunConfig:
     """The configuration in a run folder.
 
     Raises:
@@ -121,7 +123,11 @@ def read_run_config(out: Path) -> FinetuneConfig:
     path = out / CONFIG
     if not path.is_file():
         raise DataError(f"no {CONFIG} in {out}", "a run folder")
-    return build(FinetuneConfig, parse_yaml(path.read_text(encoding="utf-8"), str(path)), where=str(path))
+    values = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    kind = KINDS.get(str(values.get("task")))
+    if kind is None:
+        raise DataError(f"{path}: task {values.get('task')!r}", f"one of {', '.join(KINDS)}")
+    return build(kind, values, where=str(path))
 
 
 def data_of_run(out: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:

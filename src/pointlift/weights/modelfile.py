@@ -18,7 +18,7 @@ from pointlift.core.errors import CheckpointError
 from pointlift.engine.files import cannot_write, write_atomic
 from pointlift.weights.hashing import state_hash
 from pointlift.weights.reading import read_checkpoint
-from pointlift.weights.upstream import detect
+from pointlift.weights.upstream import detect, outdated
 
 HEADER = "pointlift"
 FORMAT = 1
@@ -126,11 +126,15 @@ def read_model_file(path: str | Path, *, config: Mapping[str, Any] | None = None
 
 def _released(path: Path, state: dict[str, Tensor], known: Mapping[str, Any]) -> ModelFile:
     upstream = detect(state)
+    if upstream is None and (reason := outdated(state)) is not None:
+        raise CheckpointError(
+            f"{path} {reason}", "a file of the current release", "`pointlift list weights` says where"
+        )
     if upstream is None:
         shown = ", ".join(list(state)[:4])
         raise CheckpointError(
             f"{path} holds {len(state)} tensors ({shown}, …) of no system that is supported yet",
-            "a pointlift file, or a released Point-MAE classifier or pre-trained checkpoint",
+            "a pointlift file, or a released checkpoint of Point-BERT, Point-MAE or Point-M2AE",
             "`pointlift list weights` shows the known ones",
         )
     renamed = upstream.rename(state)
@@ -180,8 +184,9 @@ def _ours(path: Path, state: dict[str, Tensor], header: str) -> ModelFile:
             holds=said["holds"],
             extra={k: v for k, v in said.items() if k not in known},
         )
+        written = said["hash"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} has a damaged description: {error!r}", "a file written by pointlift") from error
-    if state_hash(state) != said["hash"]:
+    if state_hash(state) != written:
         raise CheckpointError(f"{path}: the tensors are not those that were written", "an unchanged file")
     return file

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +20,10 @@ from torch import Tensor
 from pointlift.core.errors import CheckpointError, UnsafeCheckpointError
 
 State = dict[str, Tensor]
+LONGEST_NAME = 1_000  # bytes of a name in a pickle
+# Bytes by which a pickle may be larger than its archive. torch.save does not compress, and every byte of a pickle may
+# be an operation that costs a microsecond.
+SPARE_PICKLE = 256 << 10
 # Where released runners keep the weights, in the order in which they are tried.
 _STATE_KEYS = ("base_model", "model", "state_dict", "model_state_dict")
 # What wrappers and pre-training models put in front of a key, outermost first.
@@ -115,11 +122,40 @@ _NUMPY_SCALARS = [
 ]
 
 
+class _ShortLines(io.BufferedReader):
+    """A file without long lines: torch's message about a name of 100,000 bytes would take it a minute."""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(LONGEST_NAME)
+        if len(line) == LONGEST_NAME:
+            raise ValueError(f"a name of more than {LONGEST_NAME} bytes")
+        return line
+
+
+def _check_names(path: Path) -> None:
+    """The same for the pickle inside a zip archive, which torch reads without our file."""
+    with zipfile.ZipFile(path) as archive:
+        pickles = [member for member in archive.infolist() if member.filename.endswith("data.pkl")]
+        total = sum(member.file_size for member in pickles)
+        if total > path.stat().st_size + SPARE_PICKLE:
+            raise ValueError(f"its pickle unpacks to {total:,} bytes")
+        for member in pickles:
+            if member.file_size <= LONGEST_NAME:
+                continue
+            for operation, argument, _ in pickletools.genops(archive.read(member)):
+                if operation.name == "GLOBAL" and len(str(argument)) > LONGEST_NAME:
+                    raise ValueError(f"a name of more than {LONGEST_NAME} bytes")
+
+
 def _read_torch(path: Path, start: bytes) -> Any:
     """What `torch.save` wrote, through torch's restricted reader."""
     try:
         with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_NUMPY_SCALARS):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            if start.startswith(b"PK"):
+                _check_names(path)
+                return torch.load(path, map_location="cpu", weights_only=True)
+            with _ShortLines(io.FileIO(path)) as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # arbitrary bytes make the readers below raise nearly anything
         text = " ".join(str(error).split())
         refused = re.findall(r"GLOBAL ([\w.]+)", text)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +15,8 @@ import numpy as np
 
 from pointlift.core.errors import FileFormatError
 from pointlift.data.cloud import PointCloud
-from pointlift.data.formats.columns import canonical, flat_columns, split_named
+from pointlift.data.formats.columns import by_canonical_name, flat_columns, header_names, split_named, typed
+from pointlift.data.formats.options import ReadOptions
 from pointlift.data.formats.text import parse_table
 
 MAX_HEADER = 1 << 20
@@ -55,14 +55,14 @@ class _Element:
         return np.dtype([(name, order + kind) for name, kind in self.properties if isinstance(kind, str)])
 
 
-def read_ply(path: Path, columns: Sequence[str] | None) -> PointCloud:
+def read_ply(path: Path, options: ReadOptions) -> PointCloud:
     """A cloud from the vertices of a `.ply`; `red green blue` come as `colors`, `nx ny nz` as `normals`."""
     data = path.read_bytes()
     order, elements, start = _parse_header(data, path)
     position = next((i for i, e in enumerate(elements) if e.name == "vertex"), None)
     if position is None:
         raise FileFormatError(
-            f"{path}: elements {', '.join(e.name for e in elements) or 'none'}", "an element 'vertex'"
+            f"{path}: elements {', '.join(e.name[:40] for e in elements[:8]) or 'none'}", "an element 'vertex'"
         )
     vertex = elements[position]
     if vertex.count == 0:
@@ -71,7 +71,7 @@ def read_ply(path: Path, columns: Sequence[str] | None) -> PointCloud:
         raise FileFormatError(f"{path}: vertices with list properties", "one number per property")
     read = _read_ascii if order == "ascii" else _read_binary
     table = read(data, start, elements[: position + 1], ORDERS[order], path)
-    xyz, feats = split_named({canonical(n): table[n] for n in table.dtype.names or ()}, path)
+    xyz, feats = split_named(by_canonical_name([(n, table[n]) for n in table.dtype.names or ()], path), path)
     faces = sum(e.count for e in elements if e.name == "face")
     return PointCloud.from_array(xyz, path, feats=feats, meta={"faces": faces} if faces else {})
 
@@ -166,25 +166,15 @@ def _read_ascii(data: bytes, start: int, elements: list[_Element], order: str, p
         )
     table = np.empty(vertex.count, dtype)
     for i, name in enumerate(dtype.names or ()):
-        kind = dtype[name]
-        if kind.kind in "iu" and not _fits(values[:, i], kind):
-            raise FileFormatError(
-                f"{path}: property {name!r} has values that do not fit {kind}", f"whole numbers of {kind}"
-            )
-        table[name] = values[:, i]
+        table[name] = typed(values[:, i], dtype[name], name, path)
     return table
-
-
-def _fits(values: np.ndarray, kind: np.dtype) -> bool:
-    limits = np.iinfo(kind)
-    return bool(np.isfinite(values).all() and values.min() >= limits.min and values.max() <= limits.max)
 
 
 def write_ply(cloud: PointCloud, path: Path) -> None:
     """Binary little-endian PLY; features become scalar properties; doubles when the cloud has an offset."""
     xyz = cloud.world_xyz if cloud.offset.any() else cloud.xyz
     columns = {axis: xyz[:, i] for i, axis in enumerate("xyz")} | flat_columns(cloud.feats)
-    columns = {name.replace(" ", "_"): _storable(values) for name, values in columns.items()}
+    columns = {name: _storable(values) for name, values in header_names(columns, path.name).items()}
     table = np.empty(len(xyz), dtype=[(name, "<" + values.dtype.str[1:]) for name, values in columns.items()])
     for name, values in columns.items():
         table[name] = values

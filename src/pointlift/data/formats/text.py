@@ -1,11 +1,11 @@
-"""Text: one point per line, columns split by spaces, tabs, commas or semicolons (`.xyz`, `.txt`, `.csv`)."""
+"""Text: one point per line, columns split by spaces, tabs, commas or semicolons (`.xyz`, `.csv`, `.pts` ...)."""
 
 from __future__ import annotations
 
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,11 @@ import numpy as np
 
 from pointlift.core.errors import FileFormatError
 from pointlift.data.cloud import PointCloud
-from pointlift.data.formats.columns import flat_columns, names_coordinates, split_table
+from pointlift.data.formats.columns import flat_columns, header_names, names_coordinates, split_table
+from pointlift.data.formats.options import ReadOptions
 
 COMMENTS = ("#", "//")
+_FORMATS = {"f2": "%.9g", "f4": "%.9g", "f8": "%.17g"}  # enough digits to read the same number back
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,23 @@ class _Layout:
     promised: int | None
 
 
-def read_text(path: Path, columns: Sequence[str] | None) -> PointCloud:
-    """A cloud from a text file; `#` and `//` start comments, one header line may name the columns."""
+NORMALS = {6: ("x", "y", "z", "nx", "ny", "nz")}  # .xyzn
+COLORS = {6: ("x", "y", "z", "red", "green", "blue")}  # .xyzrgb
+PTS = {
+    4: ("x", "y", "z", "intensity"),
+    6: ("x", "y", "z", "red", "green", "blue"),
+    7: ("x", "y", "z", "intensity", "red", "green", "blue"),
+}
+
+
+def read_text(path: Path, options: ReadOptions, usual: Mapping[int, Sequence[str]] | None = None) -> PointCloud:
+    """A cloud from a text file; `#` and `//` start comments, one header line may name the columns.
+
+    Args:
+        path: The file.
+        options: `columns` go before what the file says, that before `usual`.
+        usual: What the columns of such files are, by their number, where nothing else names them.
+    """
     text = _decode(path)
     layout = _look(text, path)
     table = parse_table(io.StringIO(text), path, skip=layout.skip, delimiter=layout.delimiter, slashes="//" in text)
@@ -37,9 +54,11 @@ def read_text(path: Path, columns: Sequence[str] | None) -> PointCloud:
         raise FileFormatError(
             f"{path}: its first line promises {layout.promised} points, {len(table)} follow", "as many"
         )
-    names = columns
+    names = options.columns
     if names is None and layout.names is not None and len(layout.names) == table.shape[1]:
         names = layout.names
+    if names is None and usual:
+        names = usual.get(table.shape[1])
     xyz, feats = split_table(table, names, path)
     return PointCloud.from_array(xyz, path, feats=feats)
 
@@ -123,10 +142,30 @@ def parse_table(
 
 
 def write_text(cloud: PointCloud, path: Path) -> None:
-    """Space-separated text under a comment line with the column names; 9 digits, 17 with an offset."""
-    columns = flat_columns(cloud.feats)
-    far = bool(cloud.offset.any())
-    table = [cloud.world_xyz if far else cloud.xyz, *(v[:, None] for v in columns.values())]
-    formats = ["%.17g" if far else "%.9g"] * 3 + ["%d" if v.dtype.kind in "biu" else "%.9g" for v in columns.values()]
-    header = " ".join(["x", "y", "z", *columns])
-    np.savetxt(path, np.concatenate(table, axis=1, dtype=np.float64), fmt=formats, header=header, encoding="utf-8")
+    """Space-separated text under a comment line with the column names; 9 digits, 17 for float64."""
+    columns = _columns(cloud, cloud.feats)
+    path.write_text("# " + " ".join(columns) + "\n" + table_text(columns), encoding="utf-8")
+
+
+def write_csv(cloud: PointCloud, path: Path) -> None:
+    """Commas between the columns, their names in the first line, as spreadsheets and pandas read it."""
+    columns = _columns(cloud, cloud.feats)
+    path.write_text(",".join(columns) + "\n" + table_text(columns, ","), encoding="utf-8")
+
+
+def write_pts(cloud: PointCloud, path: Path) -> None:
+    """The number of points, then `x y z [intensity] [r g b]`: the columns that `.pts` files have."""
+    kept = {name: cloud.feats[name] for name in ("intensity", "colors") if name in cloud.feats}
+    path.write_text(f"{len(cloud)}\n" + table_text(_columns(cloud, kept)), encoding="utf-8")
+
+
+def _columns(cloud: PointCloud, feats: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    xyz = cloud.world_xyz if cloud.offset.any() else cloud.xyz
+    return {axis: xyz[:, i] for i, axis in enumerate("xyz")} | header_names(flat_columns(feats), "the header")
+
+
+def table_text(columns: Mapping[str, np.ndarray], delimiter: str = " ") -> str:
+    """Columns (N,) as lines; every number is written so that reading gives it back exactly."""
+    line = delimiter.join(_FORMATS.get(values.dtype.str[1:], "%d") for values in columns.values()) + "\n"
+    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+    return "".join([line % row for row in rows])

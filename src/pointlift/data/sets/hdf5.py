@@ -3,84 +3,82 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pointlift.core.errors import DataError, DatasetNotFoundError, FileFormatError
+from pointlift.core.errors import DataError, first_few
 from pointlift.data.catalog import DATASETS, DatasetEntry
 from pointlift.data.config import Axis
 from pointlift.data.dataset import CloudDataset, CloudSplit, DatasetMeta, checked_labels
+from pointlift.data.formats.hdf5 import read_arrays
 from pointlift.data.sets.known import MODELNET40_CLASSES, name_for
+from pointlift.data.sets.places import find_folder, parts_named
+from pointlift.data.small_files import read_lines
 from pointlift.data.stores import ArrayStore, ConcatStore
 
 CLASS_FILES = ("shape_names.txt", "classes.txt")
 OFFICIAL = "ply_data_"
+PLACES = ("modelnet40_ply_hdf5_2048",)
 
 
-def _files(root: Path, part: str) -> list[Path]:
-    """Sorted, so that the order does not depend on the file system as the original loaders' order does."""
-    return sorted(p for p in root.glob("*.h5") if part in p.name.lower() and not p.name.startswith("."))
+def _files(root: Path) -> dict[Path, list[str]]:
+    """Files with the parts that their names name, sorted: not, as in the original loaders, as the file system lists."""
+    files = sorted(p for p in root.glob("*.h5") if not p.name.startswith("."))
+    return {path: parts_named(path.stem) for path in files}
 
 
 def detect(root: Path) -> bool:
-    """`*train*.h5` or `*test*.h5` lies in the folder."""
-    return bool(_files(root, "train") or _files(root, "test"))
+    """A `.h5` with the word train or test in its name lies in the folder, or in `modelnet40_ply_hdf5_2048` below."""
+    return _find(root) is not None
+
+
+def _find(root: Path) -> Path | None:
+    def holds(folder: Path) -> bool:
+        return any({"train", "test"} & set(parts) for parts in _files(folder).values())
+
+    return find_folder(root, PLACES, holds)
 
 
 def load(root: Path, *, up_axis: Axis | None = None, unit: str | None = None) -> CloudDataset:
     """Open a folder of HDF5 files with `data` (n, N, 3) and `label` (n,) or (n, 1).
 
-    Class names come from `shape_names.txt` or `classes.txt`; files called `ply_data_*` are ModelNet40.
+    The words train, val and test in the name of a file say of which part it is; files without are left out, and the
+    note names them. Class names come from `shape_names.txt` or `classes.txt`; files called `ply_data_*` are ModelNet40.
+
+    Raises:
+        DataError: A file whose name names two parts, or that does not hold what it should.
     """
-    train, test = ([_open(p) for p in _files(root, part)] for part in ("train", "test"))
-    if not train and not test:
-        raise DatasetNotFoundError(f"no *train*.h5 or *test*.h5 in {root}", "ply_data_train*.h5, ply_data_test*.h5")
-    everything = train + test
+    folder = _find(root)
+    if folder is None:
+        raise DATASETS.get("modelnet40_hdf5").missing(f"no .h5 file called train or test in {root}")
+    files = _files(folder)
+    torn = next((path for path, parts in files.items() if len(parts) > 1), None)
+    if torn is not None:
+        named = " and ".join(files[torn])
+        raise DataError(f"{torn}: its name says {named}", "one part per file", "Rename the file, or move it away")
+    train, val, test = ([_open(p) for p, parts in files.items() if part in parts] for part in ("train", "val", "test"))
+    everything = train + val + test
     official = everything[0][0].name.startswith(OFFICIAL)
-    classes = _classes(root, everything, official)
+    classes = _classes(folder, everything, official)
     for path, _, label in everything:
         checked_labels(label, classes, path)
     sizes = {store.array.shape[1] for _, store, _ in everything}
     native = sizes.pop() if len(sizes) == 1 else None
-    name = name_for(classes, root.resolve().name)
+    name = name_for(classes, folder.resolve().name)
     if up_axis is None and name == "modelnet40" and official:
         up_axis = "y"  # this edition is turned: the CAD models are z-up
-    meta = DatasetMeta(name, f"hdf5, {native or 'differing numbers of'} points", classes, up_axis, native, unit)
-    return CloudDataset(meta, _split(train), _split(test) if test else None, root)
+    unread = [path.name for path, parts in files.items() if not parts]
+    note = f"{len(unread)} file(s) of no part left out ({first_few(unread, 4)})" if unread else ""
+    meta = DatasetMeta(name, f"hdf5, {native or 'differing numbers of'} points", classes, up_axis, native, unit, note)
+    return CloudDataset(meta, _split(train), _split(test) if test else None, root, _split(val) if val else None)
 
 
 def _open(path: Path) -> tuple[Path, ArrayStore, np.ndarray]:
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            missing = [k for k in ("data", "label") if not isinstance(file.get(k), h5py.Dataset)]
-            if missing:
-                raise DataError(f"{path}: keys {', '.join(file)}", "datasets `data` and `label`")
-            for key in ("data", "label"):
-                _check_stored_here(file, key, path)
-            data, label = np.asarray(file["data"]), np.asarray(file["label"])
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise FileFormatError(f"{path} cannot be read as HDF5 ({reason})", "a complete HDF5 file") from error
-    if label.size != len(data):
-        raise DataError(f"{path}: {label.size} labels for {len(data)} clouds", "one label per cloud")
-    return path, ArrayStore(data, where=path), label.reshape(-1)
-
-
-def _check_stored_here(file: Any, key: str, path: Path) -> None:
-    """Refuse links to other files, and shapes beyond what the file can hold.
-
-    Chunks that were never written take no room in the file: the shape alone could ask for any memory.
-    """
-    import h5py
-
-    if not isinstance(file.get(key, getlink=True), h5py.HardLink) or file[key].external:
-        raise FileFormatError(f"{path}: `{key}` points to another place", "data in the file itself")
-    dataset, limit = file[key], max(256 << 20, 100 * path.stat().st_size)
-    if dataset.size * dataset.dtype.itemsize > limit:
-        raise FileFormatError(f"{path}: `{key}` of shape {dataset.shape}", f"at most {limit:,} bytes for this file")
+    arrays = read_arrays(path, ("data", "label"))
+    store, label = ArrayStore(arrays["data"], where=path), arrays["label"]
+    if label.size != len(store):
+        raise DataError(f"{path}: {label.size} labels for {len(store)} clouds", "one label per cloud")
+    return path, store, label.reshape(-1)
 
 
 def _split(parts: list[tuple[Path, ArrayStore, np.ndarray]]) -> CloudSplit:
@@ -94,8 +92,7 @@ def _split(parts: list[tuple[Path, ArrayStore, np.ndarray]]) -> CloudSplit:
 def _classes(root: Path, parts: list[tuple[Path, ArrayStore, np.ndarray]], official: bool) -> tuple[str, ...]:
     for name in CLASS_FILES:
         if (root / name).is_file():
-            text = (root / name).read_text(encoding="utf-8", errors="replace")
-            return tuple(line.strip() for line in text.splitlines() if line.strip())
+            return tuple(read_lines(root / name))
     if official:
         return MODELNET40_CLASSES
     labels = np.concatenate([label for _, _, label in parts])
@@ -107,8 +104,8 @@ DATASETS.register(
     "modelnet40_hdf5",
     DatasetEntry(
         title="ModelNet40, 2,048 points (modelnet40_ply_hdf5_2048), and other sets in its HDF5 layout",
-        layout="ply_data_train*.h5, ply_data_test*.h5 (any *train*.h5, *test*.h5) with `data` (n, N, 3) and "
-        "`label` (n,); optional shape_names.txt or classes.txt, one class a line",
+        layout="ply_data_train*.h5, ply_data_test*.h5 (any *.h5 with the word train, test or val in its name) with "
+        "`data` (n, N, 3) and `label` (n,); optional shape_names.txt or classes.txt, one class a line",
         get="modelnet40_ply_hdf5_2048.zip from the PointNet authors (Stanford); unpack it",
         terms="ModelNet: academic research only; the CAD models belong to their authors",
         load=load,

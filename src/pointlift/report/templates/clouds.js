@@ -1,162 +1,161 @@
-// Clouds that turn: points as small discs in a depth buffer, lit by their normals and darkened where their
-// neighbours in the picture are nearer (eye-dome lighting, Boucheny 2009), so that few points read as a surface.
+// The tiles: clouds that turn by themselves while they are in sight, and under mouse, finger and keys.
 (() => {
   const source = document.getElementById("cloud-data");
   if (!source) return;
-  const { up, points } = JSON.parse(source.textContent);
-  const SIZE = 320; // pixels of the buffers, whatever the size on screen
-  const DISTANCE = 3.4; // of the eye from the centre of the unit ball
+  const { up, clouds } = JSON.parse(source.textContent);
+  const SIZE = 320; // pixels of a tile, whatever its size on screen
+  const POINTS = 5000; // drawn in a tile at most
   const SPEED = 0.35; // radians per second
   const FRAME = 1000 / 30;
   const still = matchMedia("(prefers-reduced-motion: reduce)");
-  const REACH = 3; // pixels to the neighbours that may shade a pixel
-  const depth = new Float32Array(SIZE * SIZE);
-  const light = new Float32Array(SIZE * SIZE);
+  const darkScheme = matchMedia("(prefers-color-scheme: dark)");
+  const raster = new Clouds.Raster(SIZE, SIZE); // one for all: a tile is drawn and copied at once
+  const hex = (text) => [1, 3, 5].map((i) => parseInt(text.slice(i, i + 2), 16));
+  const modeSelect = document.getElementById("cloud-mode");
+  const upSelect = document.getElementById("cloud-up");
+  Object.assign(Clouds, { data: clouds, up, mode: modeSelect ? modeSelect.value : "plain", veil: () => (darkScheme.matches ? 27 : 255) });
+  Clouds.plainColour = (canvas) => {
+    const style = getComputedStyle(canvas);
+    return hex(style.getPropertyValue(canvas.closest(".wrong") ? "--wrong" : "--right").trim());
+  };
 
-  function decode(base64) {
-    const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
-    const view = new DataView(bytes.buffer);
-    const n = bytes.length / 9;
-    const xyz = new Float32Array(3 * n);
-    const normal = new Float32Array(3 * n);
-    // Right-handed, with the up axis of the data set upwards on screen: columns are right, up, towards the eye.
-    const [right, high, front, sign] = { x: [1, 0, 2, -1], y: [0, 1, 2, 1], z: [0, 2, 1, -1] }[up];
-    for (let i = 0; i < n; i++) {
-      [right, high, front].forEach((axis, k) => {
-        const flip = k === 2 ? sign : 1;
-        xyz[3 * i + k] = (flip * view.getInt16(6 * i + 2 * axis, true)) / 32767;
-        normal[3 * i + k] = (flip * view.getInt8(6 * n + 3 * i + axis)) / 127;
-      });
-    }
-    return { n, xyz, normal };
-  }
-
-  function splat({ n, xyz, normal }, yaw, pitch, zoom) {
-    depth.fill(Infinity);
-    const box = [SIZE, SIZE, -1, -1]; // left, top, right, bottom of what is drawn
-    const [cy, sy, cp, sp] = [Math.cos(yaw), Math.sin(yaw), Math.cos(pitch), Math.sin(pitch)];
-    const focal = 0.47 * SIZE * zoom * Math.sqrt(DISTANCE * DISTANCE - 1);
-    const size = Math.min(0.06, 1.3 / Math.sqrt(n)) * focal;
-    for (let i = 0; i < n; i++) {
-      const x = xyz[3 * i], y = xyz[3 * i + 1], z = xyz[3 * i + 2];
-      const front = cy * z - sy * x;
-      const far = DISTANCE - (cp * front + sp * y);
-      const px = SIZE / 2 + (focal * (cy * x + sy * z)) / far;
-      const py = SIZE / 2 - (focal * (cp * y - sp * front)) / far;
-      const r = Math.max(0.8, size / far);
-
-      // Light from the upper left, in front. A seen surface faces the eye, which settles the normal's side.
-      const a = normal[3 * i], b = normal[3 * i + 1], c = normal[3 * i + 2];
-      const back = cy * c - sy * a;
-      const toEye = cp * back + sp * b;
-      const lit = -0.46 * (cy * a + sy * c) + 0.62 * (cp * b - sp * back) + 0.64 * toEye;
-      const bright = 0.5 + 0.5 * (toEye < 0 ? -lit : lit);
-
-      const x0 = Math.max(0, Math.ceil(px - r)), x1 = Math.min(SIZE - 1, Math.floor(px + r));
-      const y0 = Math.max(0, Math.ceil(py - r)), y1 = Math.min(SIZE - 1, Math.floor(py + r));
-      if (x0 < box[0]) box[0] = x0;
-      if (y0 < box[1]) box[1] = y0;
-      if (x1 > box[2]) box[2] = x1;
-      if (y1 > box[3]) box[3] = y1;
-      for (let v = y0; v <= y1; v++) {
-        for (let u = x0; u <= x1; u++) {
-          const square = ((u - px) * (u - px) + (v - py) * (v - py)) / (r * r);
-          if (square > 1) continue;
-          const k = v * SIZE + u;
-          const d = far + 0.02 * square; // a shallow bulge separates neighbouring points
-          if (d < depth[k]) { depth[k] = d; light[k] = bright; }
-        }
+  // Mouse, fingers and keys for one canvas. `redraw` is called after `view` changed; `tap` on a click or Enter.
+  // Two fingers zoom, and move the cloud where `pan` allows it.
+  Clouds.control = (canvas, view, { redraw, tap = null, pan = false }) => {
+    const fingers = new Map();
+    let moved = 0;
+    const turn = (dx, dy) => {
+      view.yaw += dx;
+      view.pitch = Math.max(-1.5, Math.min(1.5, view.pitch + dy));
+    };
+    const zoom = (factor) => { view.zoom = Math.max(0.5, Math.min(12, view.zoom * factor)); };
+    const spread = () => {
+      const [a, b] = [...fingers.values()];
+      return [Math.hypot(a.x - b.x, a.y - b.y) || 1, (a.x + b.x) / 2, (a.y + b.y) / 2];
+    };
+    canvas.addEventListener("pointerdown", (event) => {
+      if (event.button) return;
+      fingers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+      if (fingers.size === 1) moved = 0;
+      canvas.setPointerCapture(event.pointerId);
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      const finger = fingers.get(event.pointerId);
+      if (!finger) return;
+      const side = Math.min(canvas.clientWidth, canvas.clientHeight);
+      const before = fingers.size === 2 ? spread() : null;
+      const [dx, dy] = [event.clientX - finger.x, event.clientY - finger.y];
+      [finger.x, finger.y] = [event.clientX, event.clientY];
+      moved += Math.abs(dx) + Math.abs(dy);
+      if (before) {
+        const after = spread();
+        zoom(after[0] / before[0]);
+        if (pan) { view.panX += (after[1] - before[1]) / side; view.panY += (after[2] - before[2]) / side; }
+      } else if (pan && event.shiftKey) {
+        view.panX += dx / side;
+        view.panY += dy / side;
+      } else {
+        const speed = 2.6 / side / Math.max(1, Math.sqrt(view.zoom));
+        turn(dx * speed, dy * speed);
       }
+      redraw();
+    });
+    const lift = (event) => {
+      const was = fingers.delete(event.pointerId);
+      if (was && !fingers.size && event.type === "pointerup" && moved < 6 && tap) tap();
+    };
+    canvas.addEventListener("pointerup", lift);
+    canvas.addEventListener("pointercancel", lift);
+    if (pan) {
+      canvas.addEventListener("wheel", (event) => {
+        event.preventDefault();
+        zoom(Math.exp(-event.deltaY / 400));
+        redraw();
+      }, { passive: false });
     }
-    return box;
-  }
-
-  function shade(image, [left, top, right, bottom], [red, green, blue], veil) {
-    const out = image.data;
-    out.fill(0);
-    const steps = [REACH, -REACH, REACH * SIZE, -REACH * SIZE];
-    for (let v = top; v <= bottom; v++) {
-      for (let k = v * SIZE + left; k <= v * SIZE + right; k++) {
-        const d = depth[k];
-        if (d === Infinity) continue;
-        let covered = 0;
-        for (let s = 0; s < 4; s++) {
-          const other = depth[k + steps[s]];
-          if (other < d) covered += Math.min(0.2, d - other);
-        }
-        const near = Math.min(1, Math.max(0, (DISTANCE + 1 - d) / 2)); // 1 in front, 0 behind
-        const haze = 0.36 * (1 - near);
-        const white = Math.max(0, light[k] - 0.8) * 1.1;
-        const level = Math.exp(-1.7 * covered) * (0.52 + 0.72 * light[k] * light[k]) * (1 - white) * (1 - haze);
-        const added = 255 * white * (1 - haze) + veil * haze;
-        out[4 * k] = red * level + added;
-        out[4 * k + 1] = green * level + added;
-        out[4 * k + 2] = blue * level + added;
-        out[4 * k + 3] = 255;
-      }
-    }
-  }
+    canvas.addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      if ((event.key === "Enter" || event.key === " ") && tap) { event.preventDefault(); tap(); return; }
+      const by = { ArrowLeft: [-0.15, 0], ArrowRight: [0.15, 0], ArrowUp: [0, -0.15], ArrowDown: [0, 0.15] }[event.key];
+      const scale = { "+": 1.15, "=": 1.15, "-": 1 / 1.15 }[event.key];
+      if (!by && !scale && event.key !== "0") return;
+      event.preventDefault();
+      if (by) turn(...by);
+      else if (scale) zoom(scale);
+      else Object.assign(view, Clouds.START);
+      redraw();
+    });
+    return { get held() { return fingers.size > 0; }, zoom };
+  };
 
   const tiles = [...document.querySelectorAll("canvas[data-cloud]")].map((canvas) => ({
-    canvas,
-    context: canvas.getContext("2d", { willReadFrequently: true }), // kept in memory: we write every pixel ourselves
-    image: new ImageData(SIZE, SIZE),
-    cloud: decode(points[canvas.dataset.cloud]),
-    yaw: 0.6, pitch: 0.32, zoom: 1, visible: false, held: false, turned: false,
+    canvas, id: Number(canvas.dataset.cloud), view: { ...Clouds.START }, cloud: null, rgb: null, context: null, visible: false, turned: false, control: null,
   }));
+  Clouds.tiles = tiles;
 
-  const hex = (text) => [1, 3, 5].map((i) => parseInt(text.slice(i, i + 2), 16));
-  const darkScheme = matchMedia("(prefers-color-scheme: dark)");
-  function draw(tile) {
-    const box = splat(tile.cloud, tile.yaw, tile.pitch, tile.zoom);
-    const style = getComputedStyle(tile.canvas);
-    const wrong = tile.canvas.parentElement.classList.contains("wrong");
-    shade(tile.image, box, hex(style.getPropertyValue(wrong ? "--wrong" : "--right").trim()), darkScheme.matches ? 27 : 255);
-    tile.context.putImageData(tile.image, 0, 0);
+  // A page may hold hundreds of clouds: a tile is unpacked when it comes near the screen and given up when it leaves.
+  function wake(tile) {
+    if (tile.context) return;
+    tile.canvas.width = tile.canvas.height = SIZE;
+    tile.context = tile.canvas.getContext("2d", { willReadFrequently: true }); // kept in memory: we write every pixel
+    const packed = clouds[tile.id];
+    tile.cloud = Clouds.decode(packed, Clouds.up);
+    colour(tile);
   }
-
-  function turn(tile, yaw, pitch) {
-    tile.yaw += yaw;
-    tile.pitch = Math.max(-1.5, Math.min(1.5, tile.pitch + pitch));
-    tile.turned = true; // a cloud that someone turned stays as they left it
-    draw(tile);
+  function sleep(tile) {
+    if (!tile.context || tiles.length <= 24) return;
+    tile.canvas.width = tile.canvas.height = 1;
+    tile.context = tile.cloud = tile.rgb = null;
+  }
+  function colour(tile) {
+    tile.rgb = Clouds.colours(tile.cloud, Clouds.mode, Clouds.plainColour(tile.canvas)).rgb;
+  }
+  function draw(tile) {
+    if (tile.context) tile.context.putImageData(raster.draw(tile.cloud, tile.view, tile.rgb, Clouds.veil(), POINTS), 0, 0);
+  }
+  function repaint(change) {
+    for (const tile of tiles) {
+      if (!tile.context) continue;
+      change(tile);
+      draw(tile);
+    }
   }
 
   for (const tile of tiles) {
-    const { canvas } = tile;
-    canvas.addEventListener("pointerdown", (event) => { tile.held = true; canvas.setPointerCapture(event.pointerId); });
-    canvas.addEventListener("pointermove", (event) => {
-      if (tile.held) turn(tile, event.movementX * 0.012, event.movementY * 0.012);
+    tile.control = Clouds.control(tile.canvas, tile.view, {
+      redraw: () => { tile.turned = true; draw(tile); }, // a cloud that someone turned stays as they left it
+      tap: () => Clouds.enlarge(tile.id),
     });
-    for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { tile.held = false; });
-    canvas.addEventListener("keydown", (event) => {
-      const by = { ArrowLeft: [-0.15, 0], ArrowRight: [0.15, 0], ArrowUp: [0, -0.15], ArrowDown: [0, 0.15] }[event.key];
-      const scale = { "+": 1.15, "=": 1.15, "-": 1 / 1.15 }[event.key];
-      if (!by && !scale) return;
-      event.preventDefault();
-      if (scale) tile.zoom = Math.max(0.5, Math.min(4, tile.zoom * scale));
-      turn(tile, ...(by ?? [0, 0]));
-    });
-    draw(tile);
+    if (tiles.length <= 24) { wake(tile); draw(tile); }
   }
 
   // Turning costs nothing out of sight: only visible clouds are drawn, thirty times a second.
   const watch = new IntersectionObserver((entries) => {
-    for (const entry of entries) tiles.find((t) => t.canvas === entry.target).visible = entry.isIntersecting;
-  });
+    for (const entry of entries) {
+      const tile = tiles.find((t) => t.canvas === entry.target);
+      tile.visible = entry.isIntersecting;
+      if (tile.visible && !tile.context) { wake(tile); draw(tile); }
+      if (!tile.visible) sleep(tile);
+    }
+  }, { rootMargin: "120px" });
   tiles.forEach((tile) => watch.observe(tile.canvas));
+
+  addEventListener("beforeprint", () => tiles.forEach((tile) => { wake(tile); draw(tile); })); // those out of sight too
+
   const button = document.getElementById("turning");
-  let turning = !still.matches;
+  let turning = false;
   let last = 0;
   function frame(now) {
     if (!turning) return;
     if (now - last >= FRAME) {
       const by = SPEED * Math.min(0.1, (now - last) / 1000);
       last = now;
-      for (const tile of tiles) {
-        if (!tile.visible || tile.held || tile.turned) continue;
-        tile.yaw += by;
-        draw(tile);
+      if (!Clouds.enlarged) {
+        for (const tile of tiles) {
+          if (!tile.visible || tile.control.held || tile.turned) continue;
+          tile.view.yaw += by;
+          draw(tile);
+        }
       }
     }
     requestAnimationFrame(frame);
@@ -171,8 +170,60 @@
   }
   button.hidden = false;
   button.addEventListener("click", () => setTurning(!turning));
-  setTurning(turning);
-  darkScheme.addEventListener("change", () => tiles.forEach(draw));
+  setTurning(!still.matches);
+  darkScheme.addEventListener("change", () => repaint(colour));
+
+  if (modeSelect) {
+    modeSelect.closest("label").hidden = false;
+    modeSelect.addEventListener("change", () => { Clouds.mode = modeSelect.value; repaint(colour); legend(); });
+  }
+  if (upSelect) {
+    upSelect.closest("label").hidden = false;
+    upSelect.addEventListener("change", () => {
+      Clouds.up = upSelect.value;
+      repaint((tile) => { tile.cloud = Clouds.decode(clouds[tile.id], Clouds.up); colour(tile); });
+    });
+  }
+
+  // What the colours mean, built of elements: names of classes come from files.
+  Clouds.showLegend = (box, what) => {
+    box.replaceChildren();
+    box.hidden = !what;
+    if (!what) return;
+    const add = (parent, name, text, className = "") => {
+      const node = document.createElement(name);
+      node.textContent = text;
+      node.className = className;
+      parent.append(node);
+      return node;
+    };
+    if (what.kinds) {
+      for (const [fill, name] of what.kinds) {
+        const item = add(box, "span", "", "kind");
+        add(item, "i", "", "swatch").style.background = fill;
+        add(item, "bdi", name);
+      }
+      return;
+    }
+    const scale = add(box, "span", "", "scale");
+    add(scale, "i", "", "gradient").style.background = what.gradient;
+    const marks = add(scale, "span", "", "marks");
+    what.marks.forEach((mark) => add(marks, "span", mark));
+    if (what.ends[0]) {
+      const ends = add(scale, "span", "", "marks");
+      what.ends.forEach((end) => add(ends, "span", end));
+    }
+  };
+  const legendBox = document.getElementById("cloud-legend");
+  function legend() {
+    if (!legendBox) return;
+    const first = clouds.find((packed) => Clouds.modes(packed).includes(Clouds.mode));
+    const what = first ? Clouds.colours(Clouds.decode(first, Clouds.up), Clouds.mode, [0, 0, 0]).legend : null;
+    // Every tile has its own scale: only the ends are said for all.
+    if (what?.marks) what.marks = what.marks.length === 3 ? ["−", "0", "+"] : ["", ""];
+    Clouds.showLegend(legendBox, what);
+  }
+  legend();
 
   const more = document.getElementById("more-clouds");
   if (more) {

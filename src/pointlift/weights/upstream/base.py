@@ -11,6 +11,14 @@ from torch import Tensor
 State = dict[str, Tensor]
 
 
+def smoothing_in_torch(smooth: float, classes: int) -> float:
+    """A released label smoothing as PyTorch counts it.
+
+    Released: the true class gets 1 - smooth, the others share the rest. PyTorch shares it among all classes.
+    """
+    return smooth * classes / (classes - 1)
+
+
 @dataclass(frozen=True)
 class Renamed:
     """A released state dict in our names."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from pointlift.core.errors import CheckpointError
 from pointlift.weights.upstream.base import Renamed, State, Upstream
 
-_PATCH = {
+PATCH = {
     "first_conv.0": "local1",
     "first_conv.1": "bn1",
     "first_conv.3": "local2",
@@ -19,7 +19,7 @@ _PATCH = {
     "second_conv.1": "bn2",
     "second_conv.3": "joint2",
 }
-_HEAD = {"0": "fc1", "1": "bn1", "4": "fc2", "5": "bn2", "8": "fc3"}
+HEAD = {"0": "fc1", "1": "bn1", "4": "fc2", "5": "bn2", "8": "fc3"}
 _BLOCK = {
     "norm1": "norm1",
     "attn.qkv": "qkv",
@@ -36,7 +36,7 @@ _GROUPS_BY_CLASSES = {15: 128}
 def rename_patch_embed(key: str) -> str | None:
     """`encoder.first_conv.0.weight` -> `patch_embed.local1.weight`."""
     match = re.fullmatch(r"encoder\.((?:first|second)_conv\.\d)\.(\w+)", key)
-    return f"patch_embed.{_PATCH[match[1]]}.{match[2]}" if match and match[1] in _PATCH else None
+    return f"patch_embed.{PATCH[match[1]]}.{match[2]}" if match and match[1] in PATCH else None
 
 
 def rename_block(key: str, prefix: str = "blocks.blocks.") -> str | None:
@@ -54,7 +54,7 @@ def rename_key(key: str) -> str | None:
     if match := re.fullmatch(r"norm\.(weight|bias)", key):
         return f"trunk.norm.{match[1]}"
     if match := re.fullmatch(r"cls_head_finetune\.(\d)\.(\w+)", key):
-        return f"head.{_HEAD[match[1]]}.{match[2]}" if match[1] in _HEAD else None
+        return f"head.{HEAD[match[1]]}.{match[2]}" if match[1] in HEAD else None
     return rename_patch_embed(key) or rename_block(key)
 
 

@@ -7,10 +7,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from pointlift.weights.upstream import point_mae
+from pointlift.weights.upstream import point_bert, point_m2ae, point_mae
 from pointlift.weights.upstream.base import Upstream
 
-UPSTREAMS: tuple[Upstream, ...] = (*point_mae.UPSTREAMS,)
+UPSTREAMS: tuple[Upstream, ...] = (*point_mae.UPSTREAMS, *point_bert.UPSTREAMS, *point_m2ae.UPSTREAMS)
 
 
 def detect(state: Mapping[str, Tensor], kind: Literal["model", "objective"] = "model") -> Upstream | None:
@@ -19,6 +19,11 @@ def detect(state: Mapping[str, Tensor], kind: Literal["model", "objective"] = "m
     A pre-training checkpoint is both: an objective, and the model that came out of it.
     """
     return next((u for u in UPSTREAMS if u.kind == kind and u.fits(state)), None)
+
+
+def outdated(state: Mapping[str, Tensor]) -> str | None:
+    """Why a checkpoint of a known system cannot be read: it is of a release whose names were given up."""
+    return point_m2ae.outdated(state)
 
 
 def upstream_for(system: str, upstream: str) -> Upstream | None:

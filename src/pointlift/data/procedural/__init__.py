@@ -1,0 +1,21 @@
+"""Unlabelled procedural shapes for self-supervision, streamed or cached on disk (see `docs/procedural.md`)."""
+
+from pointlift.data.procedural.cache import load_cached, write_procedural
+from pointlift.data.procedural.config import KINDS, VERSION, ProceduralConfig
+from pointlift.data.procedural.make import make_shape, make_with_program
+from pointlift.data.procedural.program import Program, draw_program
+from pointlift.data.procedural.store import ProceduralStore, load_procedural
+
+__all__ = [
+    "KINDS",
+    "VERSION",
+    "ProceduralConfig",
+    "ProceduralStore",
+    "Program",
+    "draw_program",
+    "load_cached",
+    "load_procedural",
+    "make_shape",
+    "make_with_program",
+    "write_procedural",
+]
