@@ -42,16 +42,16 @@ def write_predictions(
 
 
 def gallery(scores: Scores, count: int) -> np.ndarray:
-    """Positions of clouds to show: the surest mistakes (up to half), then right ones of each class in turn."""
+    """Positions of clouds to show: the surest mistakes (up to half), right ones by class in turn, more mistakes."""
     pred = scores.logits.argmax(1)
     shifted = scores.logits - scores.logits.max(1, keepdims=True)
     confidence = 1 / np.exp(shifted).sum(1)
     wrong = np.flatnonzero(pred != scores.label)
-    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][: count // 2]
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
     right = np.flatnonzero(pred == scores.label)
     turn = np.empty(len(right), np.int64)
     for label in np.unique(scores.label[right]):
         of_class = np.flatnonzero(scores.label[right] == label)
         turn[of_class] = np.arange(len(of_class))
     right = right[np.lexsort((scores.label[right], turn))]
-    return np.concatenate([wrong, right])[:count]
+    return np.concatenate([wrong[: count // 2], right, wrong[count // 2 :]])[:count]
