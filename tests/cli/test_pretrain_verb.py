@@ -101,7 +101,6 @@ def test_wrong_use(pretraining: Path, recipe: Path, tmp_path: Path) -> None:
     refused(cli("finetune", pretraining, "--out", tmp_path / "a"), "pretraining", "pointlift pretrain", code=2)
     refused(cli("pretrain", pretraining, "--objective.name", "maskd", "--out", tmp_path / "a"), "masked", code=2)
     refused(cli("pretrain", pretraining, "--select", "test", "--out", tmp_path / "a"), "no test split", code=2)
-    refused(cli("pretrain", pretraining, "--out", tmp_path / "a", "--resume"), "no run in", "without --resume", code=2)
     refused(cli("pretrain", pretraining, "--data.points", "4", "--out", tmp_path / "a"), "at least 8", code=1)
     refused(cli("pretrain", "point_bert/pretrain_procedural", "--out", tmp_path / "a"), "without a teacher", code=2)
     assert not (tmp_path / "a").exists()

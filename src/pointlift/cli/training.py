@@ -40,10 +40,6 @@ def configuration(
     if resume and out is None:
         raise UsageError("--resume without --out", "--out DIR, the run to go on with")
     values = parse_overrides(words)
-    if resume and out is not None and not out.exists():
-        raise UsageError(
-            f"no run in {out} to go on with", "the folder of a run that was begun", "Start it without --resume"
-        )
     if resume and out is not None and out.is_dir():
         from pointlift.tasks.run import has_run, read_run_config
 
