@@ -248,3 +248,12 @@ TEXT = st.text(st.characters(exclude_characters="\x85", exclude_categories=["Cs"
 )
 def test_any_configuration_survives_yaml(run: Run) -> None:
     assert build(Run, yaml.safe_load(dump_yaml(to_dict(run)))) == run
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: 1\n" * 30_000, "150,000 characters"), ("a: " + "[" * 60 + "]" * 60, "more than 50 levels")],
+)
+def test_what_no_recipe_is(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_yaml(text, "recipe.yaml")

@@ -21,6 +21,8 @@ from pointlift.core.errors import ConfigError, UsageError, did_you_mean, unknown
 
 T = TypeVar("T")
 MAX_RECIPE_BYTES = 1_000_000
+LONGEST_RECIPE = 100_000  # characters; real ones have a thousand
+DEEPEST_RECIPE = 50
 MAX_MISTAKES = 20  # named one by one; the rest are counted
 
 
@@ -162,7 +164,13 @@ def recipe_text(source: str | Path) -> tuple[str, str]:
 
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """The mapping in a YAML text; tags that would build objects are refused, and so are anchors and aliases."""
+    """The mapping in a YAML text; tags that would build objects are refused, and so are anchors and aliases.
+
+    Raises:
+        ConfigError: Not YAML, or longer or deeper than any recipe (the reader takes seconds for a megabyte).
+    """
+    if len(text) > LONGEST_RECIPE:
+        raise ConfigError(f"{where} has {len(text):,} characters", f"a recipe of at most {LONGEST_RECIPE:,}")
     try:
         value = _load_yaml(text)
     except ValueError as error:
@@ -195,13 +203,22 @@ def _loader() -> type[Any]:
     import yaml
 
     class PlainLoader(yaml.SafeLoader):
+        depth = 0
+
         def compose_node(self, parent: Any, index: Any) -> Any:
             event = self.peek_event()
+            if self.depth > DEEPEST_RECIPE:
+                raise yaml.composer.ComposerError(
+                    None, None, f"more than {DEEPEST_RECIPE} levels inside each other", event.start_mark
+                )
             if event.anchor is not None:
                 sign = "*" if self.check_event(yaml.AliasEvent) else "&"
                 reason = f"anchors and aliases are not read, {sign}{_shown(event.anchor)[1:-1]}"
                 raise yaml.composer.ComposerError(None, None, reason, event.start_mark)
-            return super().compose_node(parent, index)
+            self.depth += 1
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
 
     return PlainLoader
 
