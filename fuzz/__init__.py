@@ -8,7 +8,7 @@ replay.
     mutate      bytes and text, whatever the format
     containers  zip, .npy and safetensors: changes behind checksums and length fields
     seeds       small good files of every format, and hostile ones written by hand
-    targets     what is read: every ending of `FORMATS`, data sets, checkpoints, run folders, recipes
+    targets     what is read: every ending of `FORMATS`, data sets, checkpoints, run folders, recipes, forks
     judge       one case in a worker: outcome, time, memory
     pool        worker processes, and what happens when one dies
     corpus      past failures: made small, kept, found again

@@ -136,3 +136,49 @@ def recipes() -> list[Files]:
 
     good = [{"recipe.yaml": recipe_text(name)[0].encode()} for name in recipe_names()]
     return [*good, *({"recipe.yaml": data} for data in hostile.YAML)]
+
+
+def forks() -> list[Files]:
+    """Configurations of the Point-BERT family, each with a data set's file, and YAML's darker corners."""
+    wide = "{trans_dim: 48, depth: 2, drop_path_rate: 0.1, num_heads: 4"
+    patches = "group_size: 8, num_group: 16"
+    levels = (
+        "group_sizes: [8, 4], num_groups: [32, 8], encoder_depths: [1, 1], encoder_dims: [12, 24], "
+        "local_radius: [0.3, 0.6], drop_path_rate: 0.1, num_heads: 3"
+    )
+    tokens = f"{patches}, encoder_dims: 16, num_tokens: 32, tokens_dims: 16, decoder_dims: 16"
+    models = (
+        f"{wide}, {patches}, encoder_dims: 48, cls_dim: 15, NAME: PointTransformer}}",
+        f"{wide}, {patches}, encoder_dims: 24, cls_dim: 40, NAME: PointTransformer}}",
+        f"{{NAME: Point_MAE, {patches}, loss: cdl1, transformer_config: {wide}, encoder_dims: 48, mask_ratio: 0.5, "
+        "mask_type: 'rand', decoder_depth: 1, decoder_num_heads: 4}}",
+        f"{{NAME: DiscreteVAE, {tokens}}}",
+        f"{{NAME: Point_BERT, m: 0.9, T: 0.1, K: 32, transformer_config: {wide}, mask_ratio: [0.2, 0.4], cls_dim: 8, "
+        f"replace_pob: 0., moco_loss: False}}, dvae_config: {{{tokens}, ckpt: 'dvae.pth'}}}}",
+        f"{{NAME: Point_M2AE, {levels}, mask_ratio: 0.8, decoder_depths: [1], decoder_dims: [24], "
+        "decoder_up_blocks: [1]}",
+        f"{{NAME: Point_M2AE_ModelNet40, {levels}, smooth: 0.3}}",
+        f"{{NAME: Point_M2AE_ScanObjectNN, {levels}}}",
+        "{NAME: PointMamba, depth: 3}",
+    )
+    bases = (
+        b"NAME: ScanObjectNN_hardest\nROOT: data/ScanObjectNN/main_split\n",
+        b"NAME: ModelNet\nDATA_PATH: data/m40\nN_POINTS: 8192\nNUM_CATEGORY: 40\nUSE_NORMALS: FALSE\n",
+        b"NAME: ShapeNet\nDATA_PATH: data/s/ShapeNet-55\nN_POINTS: 8192\nPC_PATH: data/s/shapenet_pc\n",
+        b"NAME: ScanObjectNN\nROOT: data\nSPLIT: OBJ-BG\n",
+    )
+    files: list[Files] = []
+    for number, model in enumerate(models):
+        text = (
+            "optimizer: {type: AdamW, kwargs: {lr: 0.0005, weight_decay: 0.05}}\n"
+            "scheduler: {type: CosLR, kwargs: {epochs: 300, initial_epochs: 10}}\n"
+            "temp: {start: 1, target: 0.06, ntime: 100}\nkldweight: {start: 0, target: 0.1, ntime: 100}\n"
+            "dataset:\n"
+            "  train: {_base_: sets/a.yaml, others: {subset: 'train', npoints: 64}}\n"
+            "  val: {_base_: sets/a.yaml, others: {subset: 'test'}}\n"
+            "  test: {_base_: sets/ModelNet40.yaml, others: {subset: 'test'}}\n"
+            f"model: {model}\n"
+            "npoints: 64\ntotal_bs: 8\nstep_per_update: 1\nmax_epoch: 3\ngrad_norm_clip: 10\nconsider_metric: CDL1\n"
+        )
+        files.append({"fork.yaml": text.encode(), "sets/a.yaml": bases[number % len(bases)]})
+    return [*files, *({"fork.yaml": data} for data in hostile.YAML)]

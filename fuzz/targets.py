@@ -153,6 +153,19 @@ def _read_recipe(folder: Path, main: str) -> None:
     build(FinetuneConfig, read_recipe(folder / main), main)
 
 
+def _read_fork(folder: Path, main: str) -> None:
+    from pointlift.core.config import dump_yaml, parse_yaml
+    from pointlift.tasks.fork import Fork, check_recipe, text_of, translated
+
+    found = translated(folder / main)
+    text_of(Fork(folder / main, folder, found))
+    if check_recipe(parse_yaml(dump_yaml(found.recipe, found.comments), "recipe"), found).note[:9] != "converted":
+        raise Invalid("a recipe that does not come back as it was written")
+    keys = [line.key for line in found.lines]
+    if len(keys) != len(set(keys)):
+        raise Invalid("a key with two fates")
+
+
 def _targets() -> dict[str, Target]:
     found: dict[str, Target] = {}
     for ending in FORMATS:
@@ -167,6 +180,7 @@ def _targets() -> dict[str, Target]:
     found["model"] = Target(_read_model, seeds.models, PACKED, packed=True)
     found["run"] = Target(_read_run, seeds.runs, PACKED, packed=True)
     found["recipe"] = Target(_read_recipe, seeds.recipes, PLAIN)
+    found["fork"] = Target(_read_fork, seeds.forks, PLAIN)
     return found
 
 

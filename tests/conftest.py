@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=gone)
         items[:] = [item for item in items if item not in set(gone)]
         config.stash[_NOTES] = [f"deselected tests marked {m!r}: {why}" for m, why in reasons.items()]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests keep features in a folder of their own, not in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POINTLIFT_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 _NOTES = pytest.StashKey[list[str]]()

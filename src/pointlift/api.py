@@ -17,7 +17,7 @@ from pointlift.tasks.config import finetune_config, pretrain_config
 from pointlift.tasks.finetune import finetune as _finetune
 from pointlift.tasks.inputs import Source
 from pointlift.tasks.predict import Prediction
-from pointlift.tasks.predict import predict as _predict
+from pointlift.tasks.predict_parts import PartPrediction, answer
 from pointlift.tasks.pretraining import pretrain as _pretrain
 from pointlift.tasks.run import Run
 
@@ -114,14 +114,19 @@ def load(path: str | os.PathLike[str], *, base: str | os.PathLike[str] | None = 
     return load_model(Path(path), base=None if base is None else Path(base))[0]
 
 
-def predict(model: PointModel | str | os.PathLike[str], source: Source) -> Prediction:
-    """The label of one cloud: a file, a `PointCloud`, or coordinates (N, 3).
+def predict(
+    model: PointModel | str | os.PathLike[str], source: Source, category: str | None = None
+) -> Prediction | PartPrediction:
+    """The label of one cloud: a file, a `PointCloud`, or coordinates (N, 3). Of a model of parts, a part per point.
+
+    Args:
+        category: What the cloud is; models of parts that know several categories need it.
 
     Raises:
-        UsageError: `model` is neither a model nor a path.
+        UsageError: `model` is neither a model nor a path, or `category` is missing, unknown or too much.
     """
     if isinstance(model, str | os.PathLike):
         model = load(model)
     if not isinstance(model, PointModel):
         raise UsageError(f"a {type(model).__name__} as model", "a model or the path of one")
-    return _predict(model, source)
+    return answer(model, source, category)

@@ -114,11 +114,11 @@ def test_interrupt_names_resume_and_loses_nothing(recipe: Path, tmp_path: Path, 
 
 def test_interrupted_run_resumes_to_the_same_end(recipe: Path, run: Path, tmp_path: Path) -> None:
     """Ctrl-C in an epoch's middle, in this process: the words that are printed do go on."""
-    from pointlift.tasks import finetune
+    from pointlift.tasks import classification
 
     out = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
-        real, calls = finetune.classification_losses, []
+        real, calls = classification.classification_losses, []
 
         def losses(*args: object) -> object:
             inner = real(*args)
@@ -131,7 +131,7 @@ def test_interrupted_run_resumes_to_the_same_end(recipe: Path, run: Path, tmp_pa
 
             return once
 
-        patch.setattr(finetune, "classification_losses", losses)
+        patch.setattr(classification, "classification_losses", losses)
         ended = cli("finetune", recipe, "--out", out)
     assert ended.code == 1
     assert "--resume" in ended.err.splitlines()[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,7 @@ def test_the_run_folder(pretrained: Path) -> None:
     assert "Linear SVM accuracy (monitor) on val" in page
     assert "verall accuracy" not in page
     assert "Classes and mistakes" not in page
+    assert page.count(" data-linked aria-label=") == 8, "all held-out clouds: there are fewer than twelve"
     backbone, whole = (load_file(pretrained / d / "weights.safetensors") for d in ("model", "objective"))
     assert {f"backbone.{name}" for name in backbone} < whole.keys()
     assert not any(name.startswith(("decoder", "mask_token")) for name in backbone)
@@ -73,6 +75,19 @@ def test_fine_tuning_starts_from_it(pretrained: Path, recipe: Path, tmp_path: Pa
     assert ended.code == 0, ended.err
     model = pl.create_model("point_transformer", pretrained=str(pretrained), class_token=True, pooling="cls+max")
     assert set(model.load_report.new) == {"cls_token", "cls_pos"}
+
+
+def test_its_page_shows_what_is_stored_or_what_is_made_anew(pretrained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(pretrained, run)
+    before = (run / "reconstructions.npz").read_bytes()
+    for count, rows in ((2, 2), (0, 0), (12, 8)):
+        ended = cli("report", run, "--show", count)
+        assert ended.code == 0, ended.err
+        assert (run / "report.html").read_text().count(" data-linked aria-label=") == rows
+    assert (run / "reconstructions.npz").read_bytes() == before
+    assert cli("report", run, "--png", tmp_path / "p.png").code == 0
+    assert (tmp_path / "p.png").stat().st_size > 20_000
 
 
 def test_it_resumes_bit_for_bit(pretraining: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from released_forks import released_state
 from tiny_runs import CLASSES, MODEL, Ended, cli, cloud, refused, write_data
 
 import pointlift as pl
@@ -67,7 +68,7 @@ def test_list(kind: str) -> None:
     assert isinstance(rows, list)
     for row in rows:
         assert row["name"] in table.out
-        assert all(value for key, value in row.items() if key != "url")
+        assert all(value for key, value in row.items() if key not in ("url", "reported", "quirks", "note"))
     assert document(cli("list", kind, "no-such-*", "--json")) == []
     assert f"no {kind} match" in cli("list", kind, "no-such-*").out
 
@@ -85,6 +86,10 @@ def test_info_of_name_run_and_file(run: Path) -> None:
     assert "point_mae_base.scan_hardest" in named["weights"]
     tagged = document(cli("info", "point_mae_base.modelnet_1k", "--json"))
     assert list(tagged["weights"]) == ["point_mae_base.modelnet_1k"]
+    later = document(cli("info", "any2point.clip_scan", "--json"))
+    assert later["arch"] is None
+    assert later["weights"]["any2point.clip_scan"]["load"].startswith("not built yet")
+    assert "attention runs across the batch" in cli("info", "any2point.clip_scan").out
 
     about = document(cli("info", run, "--json"))
     assert about["classes"] == list(CLASSES)
@@ -189,7 +194,12 @@ def test_demo(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ended = cli("demo")
     assert ended.code == 0, ended.err
     assert {"record.json", "report.html"} <= {p.name for p in Path("runs/demo").iterdir()}
-    assert json.loads(Path("runs/demo/record.json").read_text())["command"] == "pointlift demo --out runs/demo"
+    # Two runs, each with a command that makes it again, and a page that compares them.
+    assert json.loads(Path("runs/demo/record.json").read_text())["command"] == f"pointlift finetune {recipe}"
+    beside = json.loads(Path("runs/demo/from_scratch/record.json").read_text())
+    assert beside["command"] == f"pointlift finetune {recipe} --model.pretrained false"
+    assert beside["model"]["pretrained"] is None
+    assert "2 runs compared" in Path("runs/demo/comparison.html").read_text()
     refused(cli("demo"), "runs/demo is not empty", code=2)
     assert cli("demo", "--resume").code == 0
 
@@ -301,43 +311,9 @@ def test_features(run: Path, clouds: dict[str, Path], tmp_path: Path) -> None:
     refused(pooling, "Did you mean 'max'", code=2)
 
 
-def released(dim: int = 24, depth: int = 2, classes: int = 5) -> dict[str, torch.Tensor]:
-    """A small checkpoint with the keys and the layout of Point-MAE's released classifier."""
-    generator = torch.Generator().manual_seed(0)
-
-    def new(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator) * 0.1
-
-    def linear(name: str, out: int, into: int, *tail: int) -> dict[str, torch.Tensor]:
-        return {f"{name}.weight": new(out, into, *tail), f"{name}.bias": new(out)}
-
-    def norm(name: str, width: int, *, batch: bool = True) -> dict[str, torch.Tensor]:
-        state = {f"{name}.weight": new(width) + 1, f"{name}.bias": new(width)}
-        if batch:
-            state |= {f"{name}.running_mean": new(width), f"{name}.running_var": new(width).abs() + 1}
-            state[f"{name}.num_batches_tracked"] = torch.tensor(3)
-        return state
-
-    state = {"cls_token": new(1, 1, dim), "cls_pos": new(1, 1, dim)}
-    state |= linear("encoder.first_conv.0", 8, 3, 1) | norm("encoder.first_conv.1", 8)
-    state |= linear("encoder.first_conv.3", 16, 8, 1)
-    state |= linear("encoder.second_conv.0", 16, 32, 1) | norm("encoder.second_conv.1", 16)
-    state |= linear("encoder.second_conv.3", dim, 16, 1)
-    state |= linear("pos_embed.0", 12, 3) | linear("pos_embed.2", dim, 12)
-    for i in range(depth):
-        block = f"blocks.blocks.{i}"
-        state |= norm(f"{block}.norm1", dim, batch=False) | {f"{block}.attn.qkv.weight": new(3 * dim, dim)}
-        state |= linear(f"{block}.attn.proj", dim, dim) | norm(f"{block}.norm2", dim, batch=False)
-        state |= linear(f"{block}.mlp.fc1", 4 * dim, dim) | linear(f"{block}.mlp.fc2", dim, 4 * dim)
-    state |= norm("norm", dim, batch=False)
-    state |= linear("cls_head_finetune.0", 20, 2 * dim) | norm("cls_head_finetune.1", 20)
-    state |= linear("cls_head_finetune.4", 20, 20) | norm("cls_head_finetune.5", 20)
-    return state | linear("cls_head_finetune.8", classes, 20)
-
-
 def test_convert_released_checkpoint(clouds: dict[str, Path], tmp_path: Path) -> None:
     source, target = tmp_path / "released.pth", tmp_path / "ours.safetensors"
-    state = {f"module.{key}": value for key, value in released().items()}
+    state = {f"module.{key}": value for key, value in released_state().items()}
     torch.save({"base_model": state, "epoch": 3, "metrics": {"acc": 0.5}}, source)
     ended = cli("convert", source, target, "--num_groups", "16", "--group_size", "8", "--num_heads", "4")
     assert ended.code == 0, ended.err
@@ -359,7 +335,7 @@ def test_convert_released_checkpoint(clouds: dict[str, Path], tmp_path: Path) ->
 
 def test_convert_wrong_use(tmp_path: Path) -> None:
     source = tmp_path / "released.pth"
-    torch.save(released(), source)
+    torch.save(released_state(), source)
     refused(cli("convert", source, tmp_path / "out.pth"), ".safetensors", code=2)
     refused(cli("convert", source, source.with_suffix(".safetensors"), "--num_group", "3"), "'num_groups'", code=2)
     refused(cli("convert", source, tmp_path / "a.safetensors", "--num_classes", "9"), "head", code=2)

@@ -257,3 +257,14 @@ def test_any_configuration_survives_yaml(run: Run) -> None:
 def test_what_no_recipe_is(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_yaml(text, "recipe.yaml")
+
+
+def test_comments_in_yaml_change_nothing_that_is_read() -> None:
+    values = {"a": {"b": [1, {"c": None}], "d e: f": {"x": "y"}, "empty": {}}, "text": "two\nlines", "z": 1e-06}
+    comments = {"": "All of it.", "a.b": "A list.\u2028a: 2", "a.d e: f.x": "Deep " * 40, "not.there": "Nothing."}
+    text = dump_yaml(values, comments)
+    assert parse_yaml(text, "x") == values
+    assert text.startswith("# All of it.\n")
+    assert "  # A list. a: 2\n  b:" in text
+    assert "Nothing." not in text
+    assert max(map(len, text.splitlines())) <= 110

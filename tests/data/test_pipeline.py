@@ -91,6 +91,46 @@ def test_training_draws_from_the_pool_of_farthest_points():
     assert drawn[0] != drawn[1]
 
 
+@pytest.mark.parametrize(("points", "pool"), [(1024, 1200), (2048, 2400), (4096, 4800), (8192, 8192)])
+def test_votes_are_drawn_from_the_published_pool_at_every_number_of_points(points, pool):
+    transform = CloudTransform(points, "vote", augment=AugmentConfig.none())
+    stored = sample(8192)
+    prepared = transform.prepare(stored)
+    assert len(prepared["xyz"]) == pool
+    votes = [transform.draw(prepared, np.random.default_rng(s)) for s in range(2)]
+    assert all(len(np.unique(v["part"])) == points for v in votes), "no point twice"
+    assert transform.notes == ()
+    if pool > points:
+        assert set(votes[0]["part"]) != set(votes[1]["part"])
+
+
+@pytest.mark.parametrize("stage", ["train", "vote", "test"])
+def test_a_subset_may_be_normalised_by_itself(stage):
+    stored = sample(400)
+    rng = np.random.default_rng
+    config = ResampleConfig(pool="all")
+    whole, subset = (
+        CloudTransform(64, stage, augment=AugmentConfig.none(), resample=config, normalize_subset=again)
+        for again in (False, True)
+    )
+    first, second = (t(stored, rng(0)) for t in (whole, subset))
+    np.testing.assert_array_equal(first["part"], second["part"])
+    # As the released loaders do it: of the stored points, those that were drawn, and then their centre and radius.
+    released = stored["xyz"][second["part"]]
+    released = released - released.mean(0)
+    released = released / np.linalg.norm(released, axis=1).max()
+    np.testing.assert_allclose(second["xyz"], released, atol=1e-6)
+    assert np.abs(first["xyz"] - released).max() > 1e-3
+    assert (whole.describe()["normalize_subset"], subset.describe()["normalize_subset"]) == (False, True)
+
+
+def test_augmentation_comes_after_a_normalised_subset():
+    shifted = AugmentConfig(scale=(2.0, 2.0), anisotropic=False, shift=0.0)
+    transform = CloudTransform(64, "train", augment=shifted, resample=ResampleConfig(pool="all"), normalize_subset=True)
+    xyz = transform(sample(400), np.random.default_rng(0))["xyz"]
+    assert np.linalg.norm(xyz, axis=1).max() == pytest.approx(2, rel=1e-5)
+
+
 def test_what_a_batch_may_share():
     config = AugmentConfig(rotate=180, rotate_shared=True, scale=(1.0, 1.0), shift=0.0)
     transform = CloudTransform(32, "train", augment=config, resample=ResampleConfig(shared_subset=True), up_axis="z")

@@ -206,14 +206,15 @@ def test_one_npz_scene(tmp_path):
 
 def save_parts(folder, **changes) -> None:
     arrays = {"points": np.ones((4, 6, 3)), "label": np.arange(4) % 2, "classes": np.array(["cap", "mug"]),
-              "part": np.zeros((4, 6), np.uint8), "parts": np.array(["cap/brim", "cap/top", "mug/body"])}  # fmt: skip
+              "part": np.tile([[0], [2]], (2, 6)).astype(np.uint8),
+              "parts": np.array(["cap/brim", "cap/top", "mug/body"])}  # fmt: skip
     for name in ("train", "val", "test"):
         np.savez(folder / f"{name}.npz", **arrays | changes)
 
 
 def test_npz_parts_and_validation(tmp_path):
     save_parts(tmp_path)
-    assert load_dataset(tmp_path).meta.parts_of is None
+    assert load_dataset(tmp_path).meta.parts_of == {"cap": (0,), "mug": (2,)}  # those that occur
     (tmp_path / "category_parts.json").write_text(json.dumps({"cap": [0, 1], "mug": [2]}))
     data = load_dataset(tmp_path)
     assert data.splits == {"train": 4, "val": 4, "test": 4}
@@ -223,12 +224,45 @@ def test_npz_parts_and_validation(tmp_path):
     assert data.train.with_fields("part")[0]["part"].shape == (6,)
 
 
-@pytest.mark.parametrize("table", ['{"cap": [0, 3]}', '{"hat": [0]}', '{"cap": 1}', "[]", "{", '{"cap": [true]}'])
+def test_npz_parts_without_names_or_table(tmp_path):
+    part = np.array([[0] * 6, [4] * 6, [1] * 6, [3] * 6])
+    np.savez(tmp_path / "train.npz", points=np.ones((4, 6, 3)), label=np.arange(4) % 2, part=part)
+    meta = load_dataset(tmp_path).meta
+    assert meta.parts_of == {"0": (0, 1), "1": (3, 4)}
+    assert meta.point_classes == ("0", "1", "2", "3", "4")
+
+
+@pytest.mark.parametrize(
+    ("part", "words"), [(7, r"cloud 1, of class mug, has part 7"), (-1, "has part -1"), (0.5, "parts of type float")]
+)
+def test_parts_that_are_none_of_their_class(part, words, tmp_path):
+    given = np.tile([[0], [2]], (2, 6)).astype(type(part))
+    given[1, 3] = part
+    save_parts(tmp_path, part=given)
+    with pytest.raises(DataError, match=words):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "table", ['{"cap": [0, 3]}', '{"hat": [0]}', '{"cap": 1}', "[]", "{", '{"cap": [true]}', '{"cap": [0, 0]}']
+)
 def test_wrong_tables_of_parts(table, tmp_path):
     save_parts(tmp_path)
     (tmp_path / "category_parts.json").write_text(table)
     with pytest.raises(DataError, match=r"category_parts\.json"):
         load_dataset(tmp_path)
+
+
+def test_files_that_name_other_parts(tmp_path):
+    """Numbers that mean one thing in training and another in testing would be scored without a word."""
+    save_parts(tmp_path)
+    with np.load(tmp_path / "test.npz") as saved:
+        arrays = dict(saved)
+    np.savez(tmp_path / "test.npz", **arrays | {"parts": arrays["parts"][::-1]})
+    with pytest.raises(DataError, match="name different parts"):
+        load_dataset(tmp_path)
+    np.savez(tmp_path / "test.npz", **{key: value for key, value in arrays.items() if key != "parts"})
+    assert load_dataset(tmp_path).meta.point_classes == ("cap/brim", "cap/top", "mug/body")
 
 
 def test_npz_labels_in_one_file_only(tmp_path):

@@ -83,6 +83,18 @@ def test_rotation_is_right_handed(axis, before, after):
     np.testing.assert_allclose(unit[T.AXES[before]] @ quarter, unit[T.AXES[after]], atol=1e-7)
 
 
+def test_a_tilt_is_a_rotation_about_any_axis():
+    drawn = [T.random_tilt(np.random.default_rng(seed), 30).astype(np.float64) for seed in range(200)]
+    angles = [np.degrees(np.arccos(np.clip((np.trace(m) - 1) / 2, -1, 1))) for m in drawn]
+    assert max(angles) <= 30.01
+    assert max(angles) > 25
+    for matrix in drawn:
+        np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-6)
+        assert np.linalg.det(matrix) > 0
+    axes = np.array([[m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]] for m in drawn])
+    assert (np.abs(axes / np.linalg.norm(axes, axis=1, keepdims=True)).mean(0) > 0.4).all(), "no axis is favoured"
+
+
 def test_rotation_needs_to_know_what_is_up():
     with pytest.raises(UsageError, match=r"up axis is unknown.*data\.up_axis"):
         T.rotation(0.1, None)

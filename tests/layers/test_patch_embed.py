@@ -79,6 +79,33 @@ def test_it_is_the_convolutions_of_the_card(embed: PatchEmbed, patches: Tensor, 
     torch.testing.assert_close(embed.bn2.weight.grad, naive.second_conv[1].weight.grad)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_kept_patches_are_embedded_as_among_all(embed: PatchEmbed, patches: Tensor, training: bool) -> None:
+    """The others count in the statistics: tokens, gradients and buffers are those of embedding all and selecting."""
+    embed.train(training)
+    twin, keep = copy.deepcopy(embed), torch.rand(B, G, generator=torch.Generator().manual_seed(2)) < 0.5
+    found, expected = embed(patches, keep), twin(patches)[keep]
+    assert 0 < len(found) < B * G
+    torch.testing.assert_close(found, expected)
+    weight = torch.randn_like(found)
+    (found * weight).sum().backward()
+    (expected * weight).sum().backward()
+    for own, other in zip(embed.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, other.grad)
+    torch.testing.assert_close(embed.bn2.running_var, twin.bn2.running_var)
+
+
+def test_single_precision_has_the_gradients_of_double(embed: PatchEmbed, patches: Tensor) -> None:
+    """Its last layer and maximum are one operation with a backward pass of its own."""
+    single = copy.deepcopy(embed).float().train()
+    embed.train()
+    weight = torch.randn(B, G, C, dtype=torch.float64)
+    (embed(patches) * weight).sum().backward()
+    (single(patches.float()) * weight.float()).sum().backward()
+    for own, other in zip(single.parameters(), embed.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, other.grad.float(), rtol=1e-3, atol=1e-4)
+
+
 class Wrapped(nn.Module):
     """A linear layer with a correction beside it, as LoRA inserts; counts its calls."""
 

@@ -119,6 +119,8 @@ def test_a_mask_leaves_only_visible_patches(model: PointTransformer, clouds: Ten
     assert level.feats.shape == (4, 4, 12)
     assert torch.equal(level.xyz, features.taps["centers"][~mask].view(4, 4, 3))
     assert features.taps["patch_tokens"].shape == (4, 6, 12)
+    # Where nobody asks for the tokens of hidden patches they are not computed.
+    torch.testing.assert_close(model.forward_features({"xyz": clouds}, mask=mask).levels[0].feats, level.feats)
     # Each cloud alone, its visible tokens through the trunk by hand.
     x, centers = features.taps["patch_tokens"], features.taps["centers"]
     for b in range(4):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -192,3 +193,47 @@ def test_threads_do_not_change_the_result():
         torch.set_num_threads(before)
     assert torch.equal(found.idx, expected.idx)
     assert torch.equal(found.center_idx, expected.center_idx)
+
+
+@pytest.mark.parametrize("shape", [(7, 5, 3, 4), (40, 9, 130, 33), (3, 1, 64, 2), (0, 4, 3, 2)])
+def test_linear_max_and_gradients(shape):
+    p, k, inputs, outputs = shape
+    x = torch.randn(p, k, inputs)
+    if k > 1:
+        x[:, -1] = x[:, 0]  # equally large: the first takes the gradient
+    x.requires_grad_()
+    weight, bias = torch.randn(outputs, inputs, requires_grad=True), torch.randn(outputs, requires_grad=True)
+
+    def run():
+        out = ops.linear_max(x, weight, bias)
+        scale = torch.linspace(-1, 1, out.numel()).view_as(out)
+        return out, *torch.autograd.grad((out * scale).sum(), (x, weight, bias))
+
+    for ours, theirs in zip(*both(run), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    rows = F.linear(x, weight, bias)
+    found = run()[0]
+    torch.testing.assert_close(found, rows.amax(1) if p else rows[:, 0])
+    with torch.no_grad():
+        torch.testing.assert_close(ops.linear_max(x, weight, bias), found)
+
+
+def test_linear_max_does_not_hide_what_is_not_finite():
+    """A network that diverges must be seen to."""
+    weight = torch.eye(2, requires_grad=True)
+    for row in range(3):
+        x = torch.zeros(2, 3, 2)
+        x[1, row, 0] = torch.nan
+        assert ops.linear_max(x, weight).isnan().tolist() == [[False, False], [True, True]]
+
+
+def test_linear_max_has_a_gradient_of_its_gradient():
+    x, weight = torch.randn(3, 4, 5, requires_grad=True), torch.randn(6, 5, requires_grad=True)
+
+    def twice(out):
+        (first,) = torch.autograd.grad(out.square().sum(), x, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), (x, weight))
+
+    expected = twice(F.linear(x, weight).max(1).values)
+    for ours, theirs in zip(twice(ops.linear_max(x, weight)), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)

@@ -105,6 +105,8 @@ SAMPLES = {
     "three_interpolate_backward": (torch.randn(2, 4, 3), X, IDX, torch.rand(2, 4, 3)),
     "chamfer": (X.clone().requires_grad_(), torch.randn(2, 7, 3).requires_grad_()),
     "chamfer_backward": (torch.rand(2, 12), torch.rand(2, 12), X, X + 0.1, IDX.view(2, -1), IDX.view(2, -1)),
+    "linear_max": (X.clone().requires_grad_(), torch.randn(5, 3).requires_grad_()),
+    "linear_max_backward": (torch.rand(2, 5), torch.randint(0, 12, (2, 5)), X, torch.randn(5, 3)),
     "emd_match": (X, X + 0.2),
 }
 

@@ -353,6 +353,8 @@ def test_the_picture(clouds: Tensor, mask: str) -> None:
     assert (picture.hidden.sum(1) == hidden).all()
     assert (picture.given.shape, picture.rebuilt.shape) == ((4, (8 - hidden) * 8, 3), (4, hidden * 8, 3))
     assert torch.cdist(picture.given.double(), clouds.double()).amin(2).max() < 1e-6
+    assert torch.cdist(picture.target.double(), clouds.double()).amin(2).max() < 1e-6
+    assert (picture.target.shape, picture.codes.shape) == (picture.rebuilt.shape, (4, 8))
     uneven = torch.zeros(4, 8, dtype=torch.bool)
     uneven[0, 0] = True
     with pytest.raises(UsageError, match="the same number"):

@@ -177,6 +177,8 @@ def test_the_picture_and_its_scores(clouds: Tensor) -> None:
     assert objective.training
     assert (picture.given.shape, picture.rebuilt.shape) == ((4, 0, 3), (4, 64, 3))
     assert picture.hidden.all()
+    assert (picture.coarse.shape, picture.target.shape, picture.codes.shape) == ((4, 16, 3), (4, 64, 3), (4, 8))
+    assert torch.cdist(picture.target.double(), clouds.double()).amin(2).max() < 1e-6
     scores = reconstruction_metrics(picture.rebuilt, clouds)
     assert {name: value.shape for name, value in scores.items()} == dict.fromkeys(("cd_l1", "cd_l2", "f_score"), (4,))
 

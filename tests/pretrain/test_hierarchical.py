@@ -237,6 +237,8 @@ def test_the_picture(clouds: Tensor) -> None:
         assert given == {tuple(p) for p in clouds[b, seen].tolist()}
         patches = (found["rebuilt"] + found["level.1.centers"].unsqueeze(2))[b][hidden[b]].flatten(0, 1)
         assert {tuple(p) for p in picture.rebuilt[b].tolist()} == {tuple(p) for p in patches.tolist()}
+    assert picture.target.shape == picture.rebuilt.shape
+    assert torch.cdist(picture.target.double(), clouds.double()).amin(2).max() < 1e-6
     assert not picture.rebuilt.requires_grad
 
 

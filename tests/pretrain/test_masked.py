@@ -122,6 +122,8 @@ def test_the_picture(clouds: Tensor) -> None:
     assert picture.rebuilt.shape == (3, hidden * 6, 3)
     # Given points are points of the cloud.
     assert torch.cdist(picture.given.double(), clouds.double()).amin(2).max() < 1e-6
+    assert picture.target.shape == picture.rebuilt.shape
+    assert torch.cdist(picture.target.double(), clouds.double()).amin(2).max() < 1e-6
     assert not picture.rebuilt.requires_grad
 
 

@@ -131,6 +131,21 @@ class Page:
         pressed = 1 if button == "left" else 0
         self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button=button, buttons=pressed, clickCount=pressed)
 
+    def picture(self, canvas: str) -> tuple[int, int]:
+        """How many pixels of the canvas that a selector finds are drawn on, and a checksum of all of them."""
+        look = """(c => {
+          const data = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+          let [ink, sum] = [0, 0];
+          data.forEach((v, k) => { sum = (sum * 31 + v * (k % 7)) % 1000003; if (k % 4 === 3 && v > 0) ink++; });
+          return [ink, sum];
+        })"""
+        ink, checksum = self.evaluate(f"{look}(document.querySelector('{canvas}'))")
+        return ink, checksum
+
+    def wait(self, milliseconds: int = 250) -> None:
+        """Let the page go on for a while."""
+        self.evaluate(f"new Promise(done => setTimeout(() => done(1), {milliseconds}))")
+
     def problems(self) -> list[str]:
         """Errors and warnings of the console, exceptions, and requests other than for the page itself."""
         self.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")

@@ -33,6 +33,28 @@ def write_run() -> Any:
 
 
 @pytest.fixture(scope="session")
+def write_pretraining() -> Any:
+    """`runs.write_pretraining(folder, **options) -> record`."""
+    return runs.write_pretraining
+
+
+@pytest.fixture
+def show(browser: Any) -> Iterator[Any]:
+    """Open pages, and close them after the test; no page may log an error, throw, or ask for anything."""
+    opened = []
+
+    def open_page(path: Path, size: tuple[int, int] = (1280, 900), **options: bool) -> Any:
+        page = browser.open(path, width=size[0], height=size[1], **options)
+        opened.append(page)
+        return page
+
+    yield open_page
+    for page in opened:
+        assert page.problems() == []
+        page.close()
+
+
+@pytest.fixture(scope="session")
 def browser(chromium: str) -> Iterator[Any]:
     """One headless Chromium for all page tests."""
     browser = helper("chromium").Chromium(chromium)

@@ -190,3 +190,71 @@ def write_run(
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in epoch_lines(epochs)), "utf-8")
     (folder / "config.yaml").write_text("recipe: demo/shapes\ntrain:\n  epochs: 30\n  lr: 0.0005\n", "utf-8")
     return content
+
+
+def write_pretraining(
+    folder: Path,
+    *,
+    clouds: int = 6,
+    epochs: int = 10,
+    masked: bool = True,
+    codes: bool = False,
+    monitor: bool = False,
+    record: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write the folder of a pre-training run and return its record; without `clouds` nothing was rebuilt.
+
+    Half of each cloud was seen; what was rebuilt of the other half is off by a tenth.
+    """
+    names = [EVERYDAY[i % 40] for i in range(clouds)]
+    changed = {
+        "task": "pretraining",
+        "protocol": "pre-training",
+        "split": "val",
+        "metrics": {"loss": 0.0312} | ({"svm_accuracy": 0.71} if monitor else {}),
+        "objective": {"name": "masked" if masked else "dvae", "mask_ratio": 0.6},
+        "validation": None,
+    }
+    content = write_run(folder, classes=2, count=4, epochs=epochs, record=changed | (record or {}))
+    (folder / "predictions.npz").unlink()
+    lines = epoch_lines(epochs)
+    for line in lines:
+        if line["event"] == "epoch":
+            line["train"], line["val"] = {"loss": line["train"]["loss"]}, {"loss": line["val"]["loss"]}
+            if monitor:
+                line["val"]["svm_accuracy"] = 0.4 + 0.03 * line["epoch"]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    if not clouds:
+        return content
+    rng = np.random.default_rng(3)
+    whole = [solid(i, rng, 512) for i in range(clouds)]
+    nothing = [np.zeros((0, 3), np.float32)] * clouds
+    asked = [xyz[256:] if masked else xyz for xyz in whole]
+    parts = {
+        "whole": whole,
+        "given": [xyz[:256] for xyz in whole] if masked else nothing,
+        "target": asked,
+        "rebuilt": [(xyz + 0.1 * rng.standard_normal(xyz.shape)).astype(np.float32) for xyz in asked],
+        "coarse": nothing if masked else [xyz[::4] for xyz in whole],
+    }
+    scale = np.array([2 * np.abs(xyz).max() for xyz in whole], np.float32)
+
+    def small(xyz: np.ndarray, i: int) -> np.ndarray:
+        return np.round((xyz / scale[i]).clip(-1, 1) * 32767).astype(np.int16)
+
+    arrays: dict[str, np.ndarray] = {
+        "split": np.array("val"),
+        "names": np.array(names),
+        "index": np.arange(clouds),
+        "scale": scale,
+        "cd_l1": np.linspace(0.01, 0.02, clouds).astype(np.float32),
+        "cd_l2": np.linspace(0.001, 0.002, clouds).astype(np.float32),
+        "centers_i16": np.stack([small(xyz[::32], i) for i, xyz in enumerate(whole)]),
+    }
+    if codes:
+        arrays["codes"] = np.arange(16 * clouds).reshape(clouds, 16) % 20
+    for part, several in parts.items():
+        arrays[f"{part}_i16"] = np.concatenate([small(xyz, i) for i, xyz in enumerate(several)])
+        arrays[f"{part}_count"] = np.array([len(xyz) for xyz in several])
+    np.savez_compressed(folder / "reconstructions.npz", **arrays)
+    return content

@@ -33,22 +33,6 @@ def pages(tmp_path_factory, write_run):
     return made
 
 
-@pytest.fixture
-def show(browser):
-    """Open pages, and close them after the test; no page may log an error, throw, or ask for anything."""
-    opened = []
-
-    def open_page(path, size=DESKTOP, **options):
-        page = browser.open(path, width=size[0], height=size[1], **options)
-        opened.append(page)
-        return page
-
-    yield open_page
-    for page in opened:
-        assert page.problems() == []
-        page.close()
-
-
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("size", [PHONE, SMALL, DESKTOP], ids=["phone", "small", "desktop"])
 def test_loads_draws_and_fits(show, pages, size, dark):

@@ -409,10 +409,19 @@ def test_features_are_those_of_the_model_alone_and_in_batches(make, clouds, name
 def test_random_weights_are_said(folder: Path, tmp_path: Path, caplog) -> None:
     classifier._say_untrained.cache_clear()
     with caplog.at_level(logging.WARNING):
-        clf = PointClassifier(cache=tmp_path, C=1.0).fit(folder)
+        clf = PointClassifier("point_bert_tiny", cache=tmp_path, C=1.0).fit(folder)
     assert "no trained weights" in caplog.text
     assert clf.record_["trained"] is False
     assert clf.score(folder) >= 0.9
+
+
+def test_the_default_has_trained_weights(folder: Path, tmp_path: Path, caplog) -> None:
+    classifier._say_untrained.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        clf = PointClassifier(cache=tmp_path, C=1.0).fit(folder)
+    assert "no trained weights" not in caplog.text
+    assert clf.record_["trained"] is True
+    assert clf.record_["from"] == "point_mae_tiny.procedural"
 
 
 def test_scoring_the_training_clouds_is_said(make, folder: Path, caplog) -> None:

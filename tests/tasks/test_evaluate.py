@@ -13,8 +13,9 @@ import pointlift as pl
 from pointlift.core.errors import DataError, UsageError
 from pointlift.data.loading import load_dataset
 from pointlift.engine.precision import resolve_precision
+from pointlift.tasks.classification import with_model_classes
 from pointlift.tasks.config import VoteConfig
-from pointlift.tasks.evaluate import evaluate, evaluation_loader, plain_scores, vote_scores, with_model_classes
+from pointlift.tasks.evaluate import evaluate, evaluation_loader, plain_scores, vote_scores
 from pointlift.tasks.inputs import data_config_of
 from pointlift.tasks.run import Run, data_of_run, training_of_run
 

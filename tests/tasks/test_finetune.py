@@ -15,7 +15,7 @@ import pointlift as pl
 from pointlift.core.errors import DataError, UsageError
 from pointlift.data.loading import load_dataset
 from pointlift.engine.logs import read_metrics
-from pointlift.tasks import finetune as module
+from pointlift.tasks import job as module
 from pointlift.tasks.evaluate import evaluate
 from pointlift.tasks.finetune import finetune
 from pointlift.tasks.run import Run, data_of_run, read_run_config

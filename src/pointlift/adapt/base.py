@@ -190,6 +190,7 @@ class AdaptationHandle:
             to_dict(self.model.config),
             state,
             classes=self.model.classes,
+            categories=self.model.categories,
             preprocess=self.model.preprocess,
             holds="adapter",
             adaptation={"name": self.config.name, **to_dict(self.config)},
@@ -213,7 +214,8 @@ class AdaptationHandle:
         changing = set(self.changing())
         others = tuple(k for k in self.model.state_dict() if k not in changing)
         report = load_state(self.model, file.state, expected_new=others)
-        self.model.classes, self.model.preprocess = file.classes, dict(file.preprocess)
+        self.model.classes, self.model.categories = file.classes, file.categories
+        self.model.preprocess = dict(file.preprocess)
         return report
 
 

@@ -10,7 +10,8 @@ from pointlift.adapt.registry import adapt_model
 from pointlift.core.config import build
 from pointlift.core.errors import CheckpointError
 from pointlift.models.base import HEAD_FIELDS, PointModel
-from pointlift.models.registry import from_file, new_model, sketch
+from pointlift.models.registry import from_file, listed_file, new_model, sketch
+from pointlift.weights.entries import WEIGHTS
 from pointlift.weights.load import load_state
 from pointlift.weights.modelfile import ModelFile, read_model_file
 
@@ -103,6 +104,8 @@ def _base_file(file: ModelFile, base: str | Path | None) -> ModelFile:
     source = base or file.extra["base"].get("from")
     if source is None:
         raise CheckpointError(f"{file.path} is an adapter and does not say where its base is", "base=PATH of the base")
+    if str(source) in WEIGHTS:
+        return listed_file(str(source))
     if not Path(source).exists():
         raise CheckpointError(
             f"the base weights {str(source)!r} are not there", "the file that the adapter was made on", "give base=PATH"
@@ -117,4 +120,4 @@ def _load_base(model: PointModel, base: ModelFile, adapter: ModelFile) -> None:
         k: v for k, v in base.state.items() if k not in adapter.state and not (brings_head and k.startswith("head."))
     }
     model.load_report = load_state(model, state, dropped=base.dropped, expected_new=tuple(adapter.state))
-    model.origin = str(base.path)
+    model.origin = base.name or str(base.path)

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from pointlift.cli.output import percent
+from pointlift.cli.output import scores
 from pointlift.cli.training import Json, Out, PrintConfig, Recipe, Resume, configuration, print_configuration, run_verb
 
 
@@ -32,10 +32,9 @@ def finetune(
 
 def summary(record: dict[str, Any]) -> str:
     """What a fine-tuning run came to, in one line."""
-    metrics, data, split = record["metrics"], record["dataset"], record["split"]
+    data, split = record["dataset"], record["split"]
     return (
-        f"{percent(metrics, 'overall_accuracy')} overall accuracy "
-        f"({percent(metrics, 'mean_class_accuracy')} mean class accuracy) on {data['splits'][split]} {split} clouds of "
+        f"{scores(record)} on {data['splits'][split]} {split} clouds of "
         f"{data['name']}, {record['points']} points each; weights of epoch "
         f"{record['epoch'] + 1} of {record['epochs']}, {record['epoch_rule']}"
     )

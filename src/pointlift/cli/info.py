@@ -20,6 +20,15 @@ def info(
     if json:
         print_json(about)
         return
+    if about["arch"] is None:
+        print(f"{about['name']}: no model of ours yet")
+    else:
+        _print_model(about)
+    for name, entry in about["weights"].items():
+        _print_weights(name, entry)
+
+
+def _print_model(about: dict[str, Any]) -> None:
     print(f"{about['name']}: {about['arch']} ({about['paper']})")
     given, out = about["input"], about["output"]
     what = "logits" if about["num_classes"] else "features"
@@ -29,14 +38,21 @@ def info(
         print(f"    {part:12} {count:>12,}")
     if about["classes"]:
         print(f"  classes {', '.join(about['classes'])}")
+    if about["categories"]:
+        print(f"  categories {', '.join(about['categories'])}")
     for key, value in about.get("file", {}).items():
         if key == "measured":
             _print_scores(value)
         elif value not in (None, [], {}):
             print(f"  {key}: {_plain(value)}")
-    for name, entry in about["weights"].items():
-        scores = ", ".join(f"{k} {100 * v:.2f} % (reported)" for k, v in entry["reported"].items())
-        print(f"  weights {name}: {entry['holds']}; {entry['licence']}; {entry['url']} {scores}".rstrip())
+
+
+def _print_weights(name: str, entry: dict[str, Any]) -> None:
+    scores = ", ".join(f"{k} {100 * v:.2f} % (reported)" for k, v in entry["reported"].items())
+    said = (entry["system"], entry["holds"], entry["load"], entry["licence"], entry["url"], scores, entry["note"])
+    print(f"  weights {name}: {'; '.join(part for part in said if part)}")
+    if entry["quirks"]:
+        print(f"    quirks: {', '.join(entry['quirks'])}")
 
 
 def _print_scores(measured: dict[str, Any]) -> None:

@@ -48,10 +48,21 @@ def _models() -> list[dict[str, Any]]:
 
 
 def _weights() -> list[dict[str, Any]]:
-    from pointlift.weights.entries import WEIGHTS
+    from pointlift.weights.ledger import ledger, scores
 
-    entries = [WEIGHTS.get(n) for n in WEIGHTS]
-    return [{"name": e.name, "holds": e.holds, "licence": e.licence, "url": e.url} for e in entries]
+    return [
+        {
+            "name": e.name,
+            "holds": e.holds,
+            "load": e.status,
+            "licence": e.licence,
+            "url": e.url,
+            "reported": scores(e),
+            "quirks": ", ".join(e.quirks),
+            "note": e.note,
+        }
+        for e in ledger().values()
+    ]
 
 
 def _adaptations() -> list[dict[str, Any]]:

@@ -8,10 +8,16 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import typer
 
 from pointlift.core.errors import UsageError
 from pointlift.engine.logs import describe, finite
+
+if TYPE_CHECKING:
+    from pointlift.tasks.predict import Prediction
+    from pointlift.tasks.predict_parts import PartPrediction
 
 
 def print_json(document: Any) -> None:
@@ -33,12 +39,32 @@ def print_entries(rows: Iterable[Mapping[str, Any]]) -> None:
         name, *rest = row.items()
         print(name[1])
         for key, value in rest:
+            if value in ("", None):
+                continue
             print(textwrap.fill(f"{key}: {value}", 110, initial_indent="  ", subsequent_indent="    "))
 
 
 def say(message: str) -> None:
     """A message for the person at the terminal."""
     print(message, file=sys.stderr, flush=True)
+
+
+def say_what_is_amiss(p: Prediction | PartPrediction) -> None:
+    """Why a cloud has no answer, and what should be known of the answer that it has."""
+    if p.error is not None:
+        say(f"error: {p.error}" if str(p.path) in p.error else f"error: {p.path}: {p.error}")
+    for note in p.notes:
+        say(f"{p.path}: {note}")
+
+
+def exit_if_failed(predictions: Sequence[Prediction | PartPrediction]) -> None:
+    """End with exit code 1 where a cloud has no answer."""
+    failed = sum(p.error is not None for p in predictions)
+    if not failed:
+        return
+    if len(predictions) > 1:
+        say(f"{failed} of {len(predictions)} clouds could not be read")
+    raise typer.Exit(1)
 
 
 def print_record(record: Mapping[str, Any]) -> None:
@@ -49,6 +75,18 @@ def print_record(record: Mapping[str, Any]) -> None:
 def percent(metrics: Mapping[str, float], name: str) -> str:
     """`overall_accuracy` as people write it."""
     return f"{100 * metrics[name]:.2f} %"
+
+
+def scores(record: Mapping[str, Any], remark: str = "") -> str:
+    """The scores of a record in words, the first as papers report it; `remark` stands behind that one."""
+    metrics = record["metrics"]
+    if record["task"] == "part_segmentation":
+        return (
+            f"{percent(metrics, 'instance_miou')} instance mIoU{remark}, {percent(metrics, 'class_miou')} class mIoU, "
+            f"{percent(metrics, 'overall_accuracy')} of the points right"
+        )
+    mean = f"{percent(metrics, 'mean_class_accuracy')} mean class accuracy"
+    return f"{percent(metrics, 'overall_accuracy')} overall accuracy{remark}, {mean}"
 
 
 def command_line(verb: str, *words: str, extra: Sequence[str] = ()) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pointlift.cli.output import print_json, say
+from pointlift.cli.output import exit_if_failed, print_json, say, say_what_is_amiss
+from pointlift.core.errors import UsageError
 
 if TYPE_CHECKING:
     from pointlift.models.base import PointModel
@@ -23,17 +24,23 @@ def predict(
     quirks: Annotated[
         str | None, typer.Option(help="paper or upstream, instead of what the weights were trained with.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 1,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to show, of models of whole clouds.")] = 1,
+    category: Annotated[str | None, typer.Option(help="What the clouds are; for models of parts.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Clouds per forward pass; 1 shows each at once.")] = 32,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, …")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Also write predictions.json into this folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write predictions.json into this folder, and clouds coloured by part.")
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page with the clouds.")] = None,
     saliency: Annotated[
         bool, typer.Option(help="Colour the page's clouds by what the label rests on (65 more passes each).")
     ] = True,
 ) -> None:
-    """Say what each cloud is, with its probability. A file that cannot be read does not stop the others."""
+    """Say what each cloud is, with its probability; of models of parts, what each point is.
+
+    A file that cannot be read does not stop the others.
+    """
     from pointlift.engine.run_folder import make
     from pointlift.tasks.files import write_json
     from pointlift.tasks.predict import class_names, predict_many
@@ -43,6 +50,15 @@ def predict(
     for folder in (out, html and html.parent):  # a place that cannot be had is said before an hour of answers
         if folder is not None:
             make(folder)
+    if network.config.head == "parts":
+        from pointlift.cli.predict_parts import predict_parts
+
+        if top != 1:
+            raise UsageError(f"--top {top} for {model}, which labels points", "a model that labels whole clouds")
+        predict_parts(network, model, paths, category, json=json, out=out, html=html)
+        return
+    if category is not None:
+        raise UsageError(f"--category {category} for {model}, which labels whole clouds", "a model of parts")
     found = _with_messages(predict_many(network, paths, batch_size=batch_size))
     predictions = list(found if json else _as_table(found, class_names(network), top))
     document = {"model": model, "predictions": [p.to_dict() for p in predictions]}
@@ -55,20 +71,13 @@ def predict(
 
         shown = _shown(network, predictions, saliency=saliency)
         say(f"wrote {write_predictions_page(shown, html, title=f'Predictions of {model}')}")
-    failed = sum(p.error is not None for p in predictions)
-    if failed:
-        if len(predictions) > 1:
-            say(f"{failed} of {len(predictions)} clouds could not be read")
-        raise typer.Exit(1)
+    exit_if_failed(predictions)
 
 
 def _with_messages(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
     """What went wrong, and what should be known, on stderr as it comes."""
     for p in predictions:
-        if p.error is not None:
-            say(f"error: {p.error}" if str(p.path) in p.error else f"error: {p.path}: {p.error}")
-        for note in p.notes:
-            say(f"{p.path}: {note}")
+        say_what_is_amiss(p)
         yield p
 
 

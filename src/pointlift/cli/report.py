@@ -19,10 +19,27 @@ def report(
     png: Annotated[
         Path | None, typer.Option(help="Write a picture of the one run instead (.png, .pdf or .svg).")
     ] = None,
+    show: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="N", help="First let a pre-training run rebuild N clouds of its data; 0: forget them."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="With --show: the folder of the run's data, if it is not where it was.")
+    ] = None,
 ) -> None:
-    """Write the page of a run, or a comparison of several, and print its path."""
+    """Write the page of a run, or a comparison of several, and print its path. The run's data are not needed."""
     from pointlift.report import write_comparison, write_picture, write_report
 
+    if show is None and data is not None:
+        raise UsageError("--data without --show", "--show N --data DIR: only what is rebuilt anew needs data")
+    if show is not None:
+        if len(runs) > 1:
+            raise UsageError("--show with several runs", "--show N and one run")
+        from pointlift.tasks.reconstructions import reconstruct
+
+        reconstruct(runs[0], show, root=data)
     if png is not None:
         if len(runs) > 1 or out is not None:
             raise UsageError("--png with " + ("several runs" if len(runs) > 1 else "--out"), "--png FILE and one run")

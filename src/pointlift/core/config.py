@@ -9,12 +9,14 @@ import dataclasses
 import functools
 import math
 import reprlib
+import textwrap
 import types
 import typing
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pointlift.core.errors import ConfigError, UsageError, did_you_mean, unknown_name
@@ -38,7 +40,7 @@ class _Short(reprlib.Repr):
         return repr(x) if x.bit_length() <= 128 else f"an integer of {x.bit_length()} bits"
 
 
-_shown = _Short().repr
+shown = _Short().repr
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     while rest:
         word = rest.pop(0)
         if not word.startswith("--") or len(word) == 2:
-            raise UsageError(f"unexpected argument {_shown(word)}", "overrides of the form --a.b value")
+            raise UsageError(f"unexpected argument {shown(word)}", "overrides of the form --a.b value")
         key, equals, value = word[2:].partition("=")
         if not equals:
             if not rest or rest[0].startswith("--"):
@@ -126,7 +128,7 @@ def read_recipe(source: str | Path) -> dict[str, Any]:
         values = parse_yaml(text, where)
         parent = values.pop("extends", None)
         if not isinstance(parent, str | None):
-            raise ConfigError(f"{where}: extends is {_shown(parent)}", "the name or path of one recipe")
+            raise ConfigError(f"{where}: extends is {shown(parent)}", "the name or path of one recipe")
         if parent is not None and _is_file_name(parent):
             parent = Path(where).parent / parent
         recipe = merge(values, recipe)
@@ -213,7 +215,7 @@ def _loader() -> type[Any]:
                 )
             if event.anchor is not None:
                 sign = "*" if self.check_event(yaml.AliasEvent) else "&"
-                reason = f"anchors and aliases are not read, {sign}{_shown(event.anchor)[1:-1]}"
+                reason = f"anchors and aliases are not read, {sign}{shown(event.anchor)[1:-1]}"
                 raise yaml.composer.ComposerError(None, None, reason, event.start_mark)
             self.depth += 1
             node = super().compose_node(parent, index)
@@ -255,24 +257,49 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "configuration")
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A config dataclass as plain values that YAML and JSON can hold (tuples become lists)."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {k: plain(v) for k, v in value.items()}
-        return [plain(v) for v in value] if isinstance(value, tuple | list) else value
-
     return plain(dataclasses.asdict(config))
 
 
-def dump_yaml(values: Mapping[str, Any]) -> str:
-    """Plain values as YAML text, keys in their own order; a list that occurs twice is written twice."""
+def plain(value: Any) -> Any:
+    """A value with tuples as lists, at any depth: what YAML and JSON can hold."""
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, tuple | list) else value
+
+
+def dump_yaml(values: Mapping[str, Any], comments: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Plain values as YAML text, keys in their own order; a list that occurs twice is written twice.
+
+    Args:
+        comments: By dotted key: what to say above it; by an empty key: what to say above all.
+    """
     import yaml
 
     class PlainDumper(yaml.SafeDumper):
         def ignore_aliases(self, data: Any) -> bool:
             return True  # `parse_yaml` reads none
 
-    return yaml.dump(dict(values), Dumper=PlainDumper, sort_keys=False, allow_unicode=True, width=110)
+    def text(part: Mapping[str, Any]) -> str:
+        return yaml.dump(dict(part), Dumper=PlainDumper, sort_keys=False, allow_unicode=True, width=110)
+
+    def lines(part: Mapping[str, Any], prefix: str, indent: str) -> Iterator[str]:
+        for key, value in part.items():
+            yield from _comment(comments.get(prefix + key, ""), indent)
+            if isinstance(value, Mapping) and value:
+                yield indent + text({key: {}}).removesuffix(" {}\n")  # quoted where it has to be
+                yield from lines(value, f"{prefix}{key}.", f"{indent}  ")
+            else:
+                yield from (indent + line for line in text({key: value}).splitlines())
+
+    if not comments:
+        return text(values)
+    return "\n".join([*_comment(comments.get("", ""), ""), *lines(values, "", "")]) + "\n"
+
+
+def _comment(said: str, indent: str) -> list[str]:
+    """A comment in lines of a text file's width."""
+    printable = "".join(c if c.isprintable() else " " for c in said)
+    return textwrap.wrap(printable, 110, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
@@ -299,7 +326,7 @@ def _unknown_keys(cls: Any, values: Mapping[str, Any], prefix: str) -> list[str]
         if key not in known:
             full = [prefix + name for name in known]
             near = did_you_mean((prefix + str(key))[:160], full) if len(mistakes) < MAX_MISTAKES else ""
-            mistakes.append(f"unknown key {_shown(prefix + str(key))}{'.' if near else ''}{near}")
+            mistakes.append(f"unknown key {shown(prefix + str(key))}{'.' if near else ''}{near}")
         elif isinstance(value, Mapping) and _fields(known[key]):
             mistakes += _unknown_keys(known[key], value, f"{prefix}{key}.")
     return mistakes
@@ -325,7 +352,7 @@ def _no_numbers(cls: Any, values: Mapping[str, Any]) -> dict[str, str]:
         elif isinstance(value, float) and not math.isfinite(value):
             said[where] = f"should be a finite number (given {value})"
         elif isinstance(value, int) and value.bit_length() > 1024:  # beyond the largest float
-            said[where] = f"should be a smaller number (given {_shown(value)})"
+            said[where] = f"should be a smaller number (given {shown(value)})"
         elif isinstance(value, list | tuple):
             waiting += ((_below(where, i), _item_type(annotation, i), v) for i, v in enumerate(value))
         elif isinstance(value, Mapping):
@@ -382,7 +409,7 @@ def _say(cls: Any, errors: Sequence[Any]) -> dict[str, str]:
     for item in errors:
         where = _dotted(cls, item["loc"][1:])
         message = _KINDS.get(item["type"]) or item["msg"].removeprefix("Value error, ").removeprefix("Input ")[:300]
-        given = "" if item["type"] in ("missing", "value_error") else f" (given {_shown(item['input'])})"
+        given = "" if item["type"] in ("missing", "value_error") else f" (given {shown(item['input'])})"
         said.setdefault(where, ([], given))[0].append("missing" if item["type"] == "missing" else message)
     return {where: " or ".join(messages) + given for where, (messages, given) in said.items()}
 

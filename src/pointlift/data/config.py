@@ -16,6 +16,8 @@ class AugmentConfig:
 
     Args:
         rotate: Rotation about the up axis, uniform within plus or minus this many degrees (180: full circle).
+        tilt: Rotation about a random axis, uniform within plus or minus this many degrees: for shapes that share no
+            pose. It comes before `rotate`.
         rotate_shared: One angle for the whole batch instead of one per cloud (as some released codes do).
         scale: Smallest and largest factor.
         anisotropic: One factor per axis instead of one for all.
@@ -27,6 +29,7 @@ class AugmentConfig:
     """
 
     rotate: float = 0.0
+    tilt: float = 0.0
     rotate_shared: bool = False
     scale: tuple[float, float] = (2 / 3, 3 / 2)
     anisotropic: bool = True
@@ -42,6 +45,8 @@ class AugmentConfig:
             raise ValueError(f"scale {self.scale}: expected 0 < smallest <= largest factor")
         if not 0 <= self.rotate <= 180:
             raise ValueError(f"rotate {self.rotate}: expected degrees from 0 to 180")
+        if not 0 <= self.tilt <= 180:
+            raise ValueError(f"tilt {self.tilt}: expected degrees from 0 to 180")
         for name in ("shift", "jitter", "jitter_clip"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} {getattr(self, name)}: expected 0 or more")
@@ -62,7 +67,9 @@ class ResampleConfig:
         pool: In training and voting a random subset is drawn from this many farthest-point samples: "table"
             for the customary pool (1,024 from 1,200, 2,048 from 2,400, ...), "all" for all points of the cloud,
             or a number.
-        test: Plain evaluation takes farthest-point samples ("fps") or the first points as stored ("first").
+        test: Plain evaluation takes farthest-point samples ("fps"), the first points as stored ("first"), or a random
+            choice in which points may come twice ("random", as the released part segmentation does; here the choice
+            is the same every time).
         pad: A cloud with too few points has some repeated ("repeat") or is refused ("error").
         skip_near_origin: Farthest-point sampling passes over points within 0.0316 of the origin, as the
             released CUDA code does.
@@ -72,7 +79,7 @@ class ResampleConfig:
     """
 
     pool: Literal["table", "all"] | int = "table"
-    test: Literal["fps", "first"] = "fps"
+    test: Literal["fps", "first", "random"] = "fps"
     pad: Literal["repeat", "error"] = "repeat"
     skip_near_origin: bool | None = None
     shared_subset: bool = False
@@ -98,6 +105,8 @@ class DataConfig:
         up_axis: The axis that points up, when the files do not say.
         unit: Unit of the coordinates, when the files do not say.
         normalize: "unit_sphere" (centroid to the origin, largest radius 1), "center" (centroid only), "none".
+        normalize_subset: Normalise once more what is left after resampling: the released loaders of pre-training centre
+            and scale the random subset that they drew, not the whole cloud.
         val_fraction: Fraction of every training class that is held out for validation.
         test_fraction: The same for a test part, when the set brings none.
         split_seed: Decides which clouds are held out.
@@ -116,6 +125,7 @@ class DataConfig:
     up_axis: Axis | None = None
     unit: str | None = None
     normalize: Literal["unit_sphere", "center", "none"] = "unit_sphere"
+    normalize_subset: bool = False
     val_fraction: float = 0.1
     test_fraction: float = 0.2
     split_seed: int = 0

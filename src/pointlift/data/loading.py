@@ -7,8 +7,11 @@ import itertools
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
+import numpy as np
+
+from pointlift.core.config import shown
 from pointlift.core.errors import DataError, DatasetNotFoundError, UsageError, did_you_mean
 from pointlift.data.catalog import DATASETS, DatasetEntry
 from pointlift.data.config import Axis, DataConfig
@@ -79,6 +82,32 @@ def load_dataset(
     if dataset.val is not None:
         meta = meta.with_note("validation part: the set's own")
     return replace(dataset, meta=meta).with_test_fraction(test_fraction, split_seed)
+
+
+def layout_of(root: str | os.PathLike[str]) -> str | None:
+    """The name of the layout in a folder, as `load_dataset(root)` would find it; None where there is none.
+
+    Raises:
+        UsageError: Several published sets are there.
+    """
+    try:
+        return _detected(_folder(root), dict(registered()))[0]
+    except DatasetNotFoundError:
+        return None
+
+
+def is_layout(name: str, root: str | os.PathLike[str]) -> bool:
+    """Whether the folder looks like the data set called `name`; generators have no folder.
+
+    Raises:
+        UnknownNameError: `name` is not registered.
+        DataError: The folder may not be read.
+    """
+    entry, folder = dict(registered()).get(name) or DATASETS.get(name), Path(root).expanduser()
+    try:
+        return entry.detect is not None and folder.is_dir() and entry.detect(folder)
+    except PermissionError as error:
+        raise DataError(f"{error.filename} may not be read", "a folder that this user may read") from error
 
 
 def dataset_from_config(config: DataConfig) -> CloudDataset:
@@ -191,3 +220,17 @@ def _check_options(name: str, entry: DatasetEntry, given: dict[str, Any]) -> Non
                 f"data set {name!r} has no option {key!r}", f"one of {', '.join(names)}" if names else "none",
                 did_you_mean(key, names).strip(),
             )  # fmt: skip
+    hints = get_type_hints(entry.load)
+    for key, value in given.items():
+        _check_kind(name, key, value, hints[key])
+
+
+def _check_kind(name: str, key: str, value: Any, kind: Any) -> None:
+    """An option is of the kind that the loader's signature says; whether it makes sense is the loader's to say."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        TypeAdapter(kind).validate_python(value.item() if isinstance(value, np.generic) else value, strict=True)
+    except ValidationError as error:
+        wanted = error.errors(include_url=False)[0]["msg"].removeprefix("Input should be ")
+        raise UsageError(f"option {key} of data set {name!r} is {shown(value)}", wanted) from error

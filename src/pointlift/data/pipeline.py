@@ -28,6 +28,7 @@ class CloudTransform:
         stage: "train" and "vote": a random subset of a pool of farthest-point samples, then augmentation;
             "test": farthest-point samples, no randomness.
         normalize: As in `DataConfig`.
+        normalize_subset: As in `DataConfig`.
         resample: As in `DataConfig`.
         augment: As in `DataConfig`; None changes nothing.
         up_axis: The axis that `augment.rotate` turns about.
@@ -43,12 +44,14 @@ class CloudTransform:
         stage: Stage,
         *,
         normalize: str = "unit_sphere",
+        normalize_subset: bool = False,
         resample: ResampleConfig | None = None,
         augment: AugmentConfig | None = None,
         up_axis: Axis | None = None,
         native_points: int | None = None,
     ) -> None:
         self.points, self.stage, self.normalize = points, stage, normalize
+        self.normalize_subset = normalize_subset
         self.resample = resample or ResampleConfig()
         self.augment = (augment or AugmentConfig.none()) if stage != "test" else AugmentConfig.none()
         self.up_axis = up_axis
@@ -75,7 +78,14 @@ class CloudTransform:
         if rows is not None:
             prepared = take_rows(prepared, rows)
         rows = fixed_rows(prepared["xyz"], self.stage, self.points, self.resample)
-        return prepared if rows is None else take_rows(prepared, rows)
+        prepared = prepared if rows is None else take_rows(prepared, rows)
+        return self._as_subset(prepared) if self.stage == "test" else prepared
+
+    def _as_subset(self, sample: Sample) -> Sample:
+        """What resampling left, normalised by itself where that is asked for."""
+        if not self.normalize_subset:
+            return sample
+        return {**sample, "xyz": transforms.normalize(sample["xyz"], self.normalize)}
 
     def costly(self, num_points: int) -> bool:
         """Is `prepare` on a cloud of this size worth remembering (it runs farthest-point sampling)?"""
@@ -96,10 +106,14 @@ class CloudTransform:
         if available != self.points or self.augment.shuffle:
             rows = transforms.subset_rows(subset_rng, available, self.points, shuffle=self.augment.shuffle)
             sample = take_rows(sample, rows)
-        return self._augmented(sample, rng, shared)
+        return self._augmented(self._as_subset(sample), rng, shared)
 
     def _augmented(self, sample: Sample, rng: np.random.Generator, shared: SharedRng | None) -> Sample:
         config, xyz, normals = self.augment, sample["xyz"], sample.get("normals")
+        if config.tilt:
+            matrix = transforms.random_tilt(rng, config.tilt)
+            xyz = xyz @ matrix
+            normals = None if normals is None else normals @ matrix
         if config.rotate:
             angle_rng = shared() if config.rotate_shared and shared else rng
             matrix = transforms.rotation(transforms.random_angle(angle_rng, config.rotate), self.up_axis)
@@ -131,6 +145,7 @@ class CloudTransform:
             "stage": self.stage,
             "points": self.points,
             "normalize": self.normalize,
+            "normalize_subset": self.normalize_subset,
             "up_axis": self.up_axis,
             "resample": dataclasses.asdict(self.resample),
             "augment": None if self.augment == AugmentConfig.none() else dataclasses.asdict(self.augment),
@@ -144,6 +159,7 @@ def build_transform(config: DataConfig, meta: DatasetMeta, stage: Stage) -> Clou
         config.points,
         stage,
         normalize=config.normalize,
+        normalize_subset=config.normalize_subset,
         resample=config.resample,
         augment=config.augment,
         up_axis=config.up_axis or meta.up_axis,

@@ -109,6 +109,8 @@ def fixed_rows(xyz: Float32, stage: Stage, points: int, config: ResampleConfig) 
             return None
         pool = min(wanted_pool(available, points, config.pool), available)
         return farthest_rows(xyz, pool, skip_near_origin=bool(config.skip_near_origin))
+    if config.test == "random":
+        return generator("random", available, points).integers(available, size=points)
     if available < points:
         copies, rest = divmod(points, available)
         extra = farthest_rows(xyz, rest) if fps else np.arange(rest)

@@ -63,6 +63,15 @@ def rotation(angle: float, axis: Axis | None) -> Float32:
     return matrix
 
 
+def random_tilt(rng: np.random.Generator, degrees: float) -> Float32:
+    """(3, 3) rotation about an axis of any direction by an angle within plus or minus `degrees`."""
+    x, y, z = (axis := rng.standard_normal(3)) / max(float(np.linalg.norm(axis)), 1e-12)
+    angle = random_angle(rng, degrees)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    turned = np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross  # Rodrigues
+    return turned.astype(np.float32)
+
+
 def random_angle(rng: np.random.Generator, degrees: float) -> float:
     """Radians, uniform within plus or minus `degrees`."""
     return math.radians(rng.uniform(-degrees, degrees))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pointlift.layers.linear import fold_norm, linear_norm
 from pointlift.layers.row_norm import norm_rows
+from pointlift.ops import linear_max
 
 
 class PatchEmbed(nn.Module):
@@ -31,14 +32,23 @@ class PatchEmbed(nn.Module):
         self.bn2 = nn.BatchNorm1d(third)
         self.joint2 = nn.Linear(third, embed_dim)
 
-    def forward(self, neighborhoods: Tensor) -> Tensor:
-        """Centred patches (B, G, K, in_dim) -> tokens (B, G, embed_dim)."""
+    def forward(self, neighborhoods: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Centred patches (B, G, K, in_dim) -> tokens (B, G, embed_dim).
+
+        With `keep` (B, G) bool only its patches become tokens, in their order (their number, embed_dim); the others
+        take part in the statistics of the BatchNorms alone, where these are taken from the batch.
+        """
         b, g, k, channels = neighborhoods.shape
         local = F.relu(linear_norm(neighborhoods.reshape(b * g * k, channels), self.local1, self.bn1))
         local = self.local2(local)
-        pooled = local.reshape(b * g, k, -1).amax(1)
-        joint = F.relu(self._joint(local, pooled, k))
-        return self.joint2(joint).view(b, g, k, -1).amax(2)
+        pooled = _largest(local.view(b * g, k, -1))
+        joint = self._joint(local, pooled, k).view(b * g, k, -1)
+        joint = F.relu(joint if keep is None else joint[keep.flatten()])
+        if type(self.joint2) is nn.Linear:
+            tokens = linear_max(joint, self.joint2.weight, self.joint2.bias)
+        else:  # swapped (LoRA): it must be called
+            tokens = _largest(self.joint2(joint))
+        return tokens.view(b, g, -1) if keep is None else tokens
 
     def _joint(self, local: Tensor, pooled: Tensor, k: int) -> Tensor:
         """bn2(joint1([pooled, local])): local (R, C), pooled (R / k, C) -> (R, C_joint).
@@ -55,6 +65,11 @@ class PatchEmbed(nn.Module):
         joint = joint + F.linear(pooled, weight[:, :half], bias).unsqueeze(1)
         joint = joint.view(local.shape[0], -1)
         return joint if folded else norm_rows(self.bn2, joint)
+
+
+def _largest(x: Tensor) -> Tensor:
+    """(P, K, C) -> (P, C). Of equally large points the first takes the gradient, as released."""
+    return x.max(1).values if x.requires_grad else x.amax(1)  # without the index, three times faster
 
 
 class PosEmbed(nn.Module):

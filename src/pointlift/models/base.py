@@ -33,7 +33,9 @@ class PointModel(nn.Module, ABC):
         held_in_eval: Prefixes of modules whose BatchNorms stay in evaluation mode during training.
         still: Prefixes of modules that stay in evaluation mode as a whole during training.
         adaptation: The handle of the adaptation in force, or None.
-        classes: Class names in label order, once known; travel with saved weights.
+        classes: Class names in label order, once known (of points, with a head for parts); travel with saved weights.
+        categories: With a head for parts: name of each category, in the order of its numbers, and the numbers of its
+            parts; once known, they travel with saved weights.
         preprocess: What a cloud must go through before the model, once known; travels with saved weights.
         origin: Where its weights came from (a path), or None for a new model.
         load_report: What became of every tensor when they were loaded.
@@ -51,6 +53,7 @@ class PointModel(nn.Module, ABC):
         self.still: tuple[str, ...] = ()
         self.adaptation: Any = None
         self.classes: tuple[str, ...] | None = None
+        self.categories: dict[str, tuple[int, ...]] | None = None
         self.preprocess: dict[str, Any] = {}
         self.origin: str | None = None
         self.load_report: LoadReport | None = None
@@ -106,7 +109,7 @@ class PointModel(nn.Module, ABC):
         """
         self.check_not_adapted()
         if num_classes != self.config.num_classes:
-            self.classes = None
+            self.classes = self.categories = None
         self.config = replace(self.config, num_classes=num_classes, head=head or self.config.head)
         like = next(self.parameters())
         self.head = self.new_head().to(like.device, like.dtype).train(self.training)

@@ -208,12 +208,11 @@ class PointTransformer(PointModel):
         """
         tap = Taps(taps)
         (grouping,) = self.groups(batch["xyz"]) if groups is None else groups
-        tokens, centers = self.patch_embed(grouping.neighborhoods), grouping.centers
+        centers = grouping.centers
         tap("centers", centers)
-        tap("patch_tokens", tokens)
-        tokens = self.reduce(tokens)
+        tokens = self._tokens(grouping, mask, tap)
         if mask is not None:
-            tokens, centers = _visible(tokens, mask), _visible(centers, mask)
+            centers = _visible(centers, mask)
         state = self.state(tokens, centers, tap)
         adapter, ctx = self.begin_adapters(batch, [grouping])
         state = self.trunk(state, adapter, ctx)
@@ -221,6 +220,16 @@ class PointTransformer(PointModel):
         level = Level(xyz=centers, feats=state["patch"])
         cls = state["prefix"][:, 0] if self.config.class_token else None
         return PointFeatures((level,), cls=cls, taps=tap.all_found())
+
+    def _tokens(self, grouping: Grouping, mask: Tensor | None, tap: Taps) -> Tensor:
+        """Embedded patches (B, G, embed_dim), or those that `mask` (B, G) shows; all of them are tapped."""
+        patches = grouping.neighborhoods
+        if mask is None or "patch_tokens" in tap.wanted:
+            tokens = self.patch_embed(patches)
+            tap("patch_tokens", tokens)
+            return self.reduce(tokens if mask is None else _visible(tokens, mask))
+        _check_mask(mask, tuple(patches.shape[:2]))
+        return self.reduce(self.patch_embed(patches, ~mask)).unflatten(0, (len(patches), -1))
 
     def state(self, tokens: Tensor, centers: Tensor, taps: Taps | None = None) -> TokenState:
         """What enters the trunk: tokens (B, G, embed_dim) at centres (B, G, 3), behind the class token."""
@@ -257,9 +266,14 @@ class PointTransformer(PointModel):
 
 def _visible(rows: Tensor, mask: Tensor) -> Tensor:
     """Rows (B, G, C) that `mask` (B, G) does not hide, in their order: (B, G_visible, C)."""
-    if mask.dtype != torch.bool or mask.shape != rows.shape[:2]:
-        raise UsageError(f"a {mask.dtype} mask {tuple(mask.shape)}", f"bool {tuple(rows.shape[:2])}, True = hidden")
+    _check_mask(mask, tuple(rows.shape[:2]))
+    return rows[~mask].view(rows.shape[0], -1, rows.shape[2])
+
+
+def _check_mask(mask: Tensor, wanted: tuple[int, ...]) -> None:
+    """That a mask is bool, (B, G), and hides as many patches, but not all, in every cloud."""
+    if mask.dtype != torch.bool or mask.shape != wanted:
+        raise UsageError(f"a {mask.dtype} mask {tuple(mask.shape)}", f"bool {wanted}, True = hidden")
     hidden = mask.sum(1)
     if (hidden != hidden[0]).any() or hidden[0] == mask.shape[1]:
         raise UsageError(f"a mask that hides {hidden.tolist()} patches", "the same number in every cloud, not all")
-    return rows[~mask].view(rows.shape[0], -1, rows.shape[2])

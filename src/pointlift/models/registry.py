@@ -255,8 +255,9 @@ def from_file(
     model = _network(arch, config)
     model.load_report = load_into(model, file, with_head=same_head)
     model.classes = file.classes if same_head else None
+    model.categories = file.categories if same_head else None
     model.preprocess = dict(file.preprocess)
-    model.origin = str(file.path)
+    model.origin = file.name or str(file.path)
     return model
 
 
@@ -363,9 +364,9 @@ def _weights_file(arch: str, pretrained: str | Path | Literal[True]) -> ModelFil
                 "pretrained=PATH of a checkpoint, or pretrained=False for a new model",
                 f"released weights known for it: {', '.join(known) or 'none'}",
             )
-        return _listed(packaged[0])
+        return listed_file(packaged[0])
     if f"{arch}.{pretrained}" in WEIGHTS:
-        return _listed(f"{arch}.{pretrained}")
+        return listed_file(f"{arch}.{pretrained}")
     path = Path(pretrained)
     if path.exists() or path.suffix or len(path.parts) > 1 or isinstance(pretrained, Path):
         return read_model_file(path)
@@ -373,12 +374,13 @@ def _weights_file(arch: str, pretrained: str | Path | Literal[True]) -> ModelFil
     raise unknown_name(f"weights of {arch}", str(pretrained), tags, "`pointlift list weights`")
 
 
-def _listed(name: str) -> ModelFile:
+def listed_file(name: str) -> ModelFile:
     """The file of a weights entry, with what the entry knows beyond the tensors."""
     entry = WEIGHTS.get(name)
     file = read_model_file(entry.local_file(), config=entry.config)
     return replace(
         file,
+        name=name,
         classes=file.classes or entry.classes,
         preprocess={**file.preprocess, **entry.preprocess},
         assumed=tuple(a for a in file.assumed if a.partition("=")[0] not in entry.preprocess),

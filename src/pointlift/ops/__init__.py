@@ -10,6 +10,7 @@ from pointlift.ops.grouping import Grouping, gather, group
 from pointlift.ops.interpolation import interpolate, interpolation_weights, three_interpolate
 from pointlift.ops.neighbors import Neighbors, ball_query, knn, three_nn
 from pointlift.ops.normalization import normalize_unit_sphere
+from pointlift.ops.pooling import linear_max
 from pointlift.ops.sampling import farthest_point_sample
 from pointlift.ops.transport import ApproximateEMD, ExactEMD, emd_approx, emd_exact
 
@@ -32,6 +33,7 @@ __all__ = [
     "interpolate",
     "interpolation_weights",
     "knn",
+    "linear_max",
     "normalize_unit_sphere",
     "three_interpolate",
     "three_nn",

@@ -34,6 +34,8 @@ TABLE: dict[str, tuple[str, ...]] = {  # operation -> back ends that implement i
     "three_interpolate_backward": ("numba", REFERENCE),
     "chamfer": ("numba", REFERENCE),
     "chamfer_backward": ("numba", REFERENCE),
+    "linear_max": ("numba", REFERENCE),
+    "linear_max_backward": ("numba", REFERENCE),
     "emd_match": (REFERENCE,),
 }
 

@@ -112,6 +112,17 @@ def chamfer_backward(
     return grad_a, grad_b
 
 
+def linear_max(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    largest = (x @ weight.T).max(1)
+    return largest.values, largest.indices
+
+
+def linear_max_backward(grad: Tensor, idx: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    (p, k, _), channels = x.shape, weight.shape[0]
+    rows = grad.new_zeros(p, k, channels).scatter_(1, idx.unsqueeze(1), grad.unsqueeze(1))
+    return rows @ weight, rows.flatten(0, 1).T @ x.flatten(0, 1)
+
+
 def emd_match(a: Tensor, b: Tensor) -> Tensor:
     """The released approximate transport (B,M,N): mass sent from point n of `a` to point m of `b`.
 

@@ -315,8 +315,9 @@ class MaskedPointModelling(Objective):
         folded, _ = self.dvae.decode(self.dvae.codebook[codes], centers)
         self.train(training)
         b, place = len(centers), centers.unsqueeze(2)
-        visible = (points + place)[~mask].view(b, -1, 3)
-        return Picture(visible, (folded.fine + place)[mask].view(b, -1, 3), batch["xyz"], centers, mask)
+        visible, target = ((points + place)[of].view(b, -1, 3) for of in (~mask, mask))
+        rebuilt = (folded.fine + place)[mask].view(b, -1, 3)
+        return Picture(visible, rebuilt, target, batch["xyz"], centers, mask, codes=codes)
 
     def _picture_mask(self, centers: Tensor, noise: Noise) -> Tensor:
         """(B, G) bool, True = hidden, the same number in every cloud."""

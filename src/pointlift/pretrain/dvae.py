@@ -211,8 +211,8 @@ class DiscreteVAE(Objective):
         training = self.training
         found = self.eval()(batch, noise, given=given).found
         self.train(training)
-        centers = found["centers"]
-        rebuilt = (found["fine"] + centers.unsqueeze(2)).flatten(1, 2)
-        xyz = batch["xyz"]
+        xyz, centers = batch["xyz"], found["centers"]
+        place = centers.unsqueeze(2)
+        fine, target, coarse = ((found[k] + place).flatten(1, 2) for k in ("fine", "neighborhoods", "coarse"))
         hidden = torch.ones(centers.shape[:2], dtype=torch.bool, device=centers.device)
-        return Picture(xyz[:, :0], rebuilt, xyz, centers, hidden)
+        return Picture(xyz[:, :0], fine, target, xyz, centers, hidden, coarse, found["codes"])

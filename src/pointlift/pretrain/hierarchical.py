@@ -203,6 +203,7 @@ class HierarchicalAutoencoder(Objective):
         return Picture(
             given=_patches(gather(batch["xyz"], found["level.0.members"]), ~found["level.0.mask"]),
             rebuilt=_patches(found["rebuilt"] + centers.unsqueeze(2), mask),
+            target=_patches(found["target"] + centers.unsqueeze(2), mask),
             whole=batch["xyz"],
             centers=centers,
             hidden=mask,

@@ -103,12 +103,13 @@ class MaskedAutoencoder(Objective):
             given: `mask` (B, G) instead of one drawn.
 
         Returns:
-            `total`, and in `found` what the parity files name: centers, neighborhoods, patch_tokens, visible,
-            decoded, rebuilt, target.
+            `total`, and in `found` what the parity files name: centers, neighborhoods, visible, decoded, rebuilt,
+            target; in evaluation mode also patch_tokens (in training those of hidden patches are not computed).
         """
         (grouping,) = self.backbone.groups(batch["xyz"])
         mask = self._mask(grouping, noise) if given is None or "mask" not in given else given["mask"]
-        features = self.backbone.forward_features(batch, mask=mask, groups=[grouping], taps=["patch_tokens"])
+        taps = [] if self.training else ["patch_tokens"]
+        features = self.backbone.forward_features(batch, mask=mask, groups=[grouping], taps=taps)
         visible = features.levels[0].feats
         decoded = self._decode(visible, grouping.centers, mask)
         rebuilt = self.predict(decoded).reshape(-1, grouping.idx.shape[2], 3)
@@ -117,7 +118,7 @@ class MaskedAutoencoder(Objective):
             "mask": mask,
             "centers": grouping.centers,
             "neighborhoods": grouping.neighborhoods,
-            "patch_tokens": features.taps["patch_tokens"],
+            **features.taps,
             "visible": visible,
             "decoded": decoded,
             "rebuilt": rebuilt,
@@ -151,6 +152,7 @@ class MaskedAutoencoder(Objective):
         self.train(training)
         mask, centers, patches = found["mask"], found["centers"], found["neighborhoods"]
         b = len(centers)
-        visible = (patches + centers.unsqueeze(2))[~mask].view(b, -1, 3)
+        place = centers.unsqueeze(2)
+        visible, target = ((patches + place)[of].view(b, -1, 3) for of in (~mask, mask))
         rebuilt = (found["rebuilt"] + centers[mask].unsqueeze(1)).view(b, -1, 3)
-        return Picture(visible, rebuilt, batch["xyz"], centers, mask)
+        return Picture(visible, rebuilt, target, batch["xyz"], centers, mask)

@@ -38,16 +38,22 @@ class Picture:
     Attributes:
         given: What the network saw.
         rebuilt: What it was asked for and gave; together with `given` the whole cloud.
+        target: What it was asked for, as it is in the cloud.
         whole: The cloud itself.
         centers: Where it looked, (B, G, 3).
         hidden: (B, G) bool: which of these were hidden.
+        coarse: A first sketch of `rebuilt`, of an objective that makes one.
+        codes: (B, G) int64, the code of every patch, of an objective with a vocabulary.
     """
 
     given: Tensor
     rebuilt: Tensor
+    target: Tensor
     whole: Tensor
     centers: Tensor
     hidden: Tensor
+    coarse: Tensor | None = None
+    codes: Tensor | None = None
 
 
 class Objective(nn.Module, ABC):

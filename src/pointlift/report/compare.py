@@ -43,10 +43,16 @@ class Compared:
 
     @property
     def accuracy(self) -> float | None:
-        """Overall accuracy of the record, or counted from the predictions."""
-        recorded = facts.number_at(self.run.record, "metrics", "overall_accuracy")
+        """The score that stands for the run: overall accuracy of the record, or counted from the predictions; of
+        part segmentation the instance mIoU."""
+        recorded = facts.number_at(self.run.record, "metrics", "instance_miou" if self.of_parts else "overall_accuracy")
         right = self.right
         return recorded if recorded is not None or right is None or not len(right) else float(right.mean())
+
+    @property
+    def of_parts(self) -> bool:
+        """Whether the run is one of part segmentation."""
+        return self.run.record.get("task") == "part_segmentation"
 
     @property
     def right(self) -> np.ndarray | None:
@@ -82,7 +88,8 @@ def compared(key: str, name: str, run: RunFolder) -> Compared:
         answers = probabilities.argmax(axis=1) if probabilities.size else np.zeros(0, np.int64)
         sure = probabilities.max(axis=1) if probabilities.size else np.zeros(0)
     content = facts.lookup(record, "dataset", "content_hash")
-    data = (content, record.get("split")) if content else None
+    of_parts = (record["task"],) if record.get("task") == "part_segmentation" else ()  # another score than of clouds
+    data = (content, record.get("split"), *of_parts) if content else None
     return Compared(key, name, run, flat_config(run), answers, sure, data)
 
 

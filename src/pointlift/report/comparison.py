@@ -76,6 +76,7 @@ def context(runs: list[Compared]) -> dict[str, Any]:
         "without_config": [run.key for run in runs if run.config is None],
         "groups": seed_groups(runs),
         "enough": SEEDS_FOR_A_CLAIM,
+        "of_parts": all(run.of_parts for run in runs),
         "pairs": [pair_row(pair) for pair in tested],
         "all_pairs": len(runs) <= 6,
         "panels": panels,
@@ -108,7 +109,7 @@ def run_row(run: Compared) -> dict[str, Any]:
         "title": title(record),
         "accuracy": run.accuracy,
         "interval": interval,
-        "mean": facts.number_at(record, "metrics", "mean_class_accuracy"),
+        "mean": facts.number_at(record, "metrics", "class_miou" if run.of_parts else "mean_class_accuracy"),
         "trainable": facts.number_at(record, "model", "trainable"),
         "parameters": facts.number_at(record, "model", "parameters"),
         "adaptation": facts.plain(facts.lookup(record, "model", "adaptation") or "–"),
@@ -170,7 +171,9 @@ def overlaid(runs: Sequence[Compared]) -> tuple[list[int], list[Panel]]:
     by_epoch = [{int(line["epoch"]) + 1: line for line in run.run.epochs} for run in runs]
     epochs = sorted({epoch for lines in by_epoch for epoch in lines})
     plans: list[tuple[str, str, str, Callable[[float], str], bool]] = [
-        ("accuracy", "Accuracy, held out", "overall_accuracy", text.percent, True),
+        ("accuracy", "Instance mIoU, held out", "instance_miou", text.percent, True)
+        if all(run.of_parts for run in runs)
+        else ("accuracy", "Accuracy, held out", "overall_accuracy", text.percent, True),
         ("loss", "Loss, held out", "loss", text.number, True),
         ("train", "Loss, training", "loss", text.number, False),
     ]

@@ -89,6 +89,8 @@ def learning_curves(epochs: list[dict[str, Any]], selected: int | None) -> list[
                 ("train", "a", "train", "accuracy"),
                 (held_label, "b", held, "overall_accuracy"),
                 (f"{held_label}, mean over classes", "c", held, "mean_class_accuracy"),
+                (f"{held_label}, instance mIoU", "c", held, "instance_miou"),
+                ("linear SVM on frozen features", "b", held, "svm_accuracy"),
             ],
             text.percent,
         ),

@@ -90,7 +90,8 @@ def voting_fact(record: dict[str, Any]) -> str | None:
     rounds = number_at(record, "voting", "rounds")
     if rounds is None:
         return None
-    return f"{rounds:g} rounds, {plain(lookup(record, 'voting', 'pool'))}" if rounds else "none"
+    said = "1 round" if rounds == 1 else f"{rounds:g} rounds"
+    return f"{said}, {plain(lookup(record, 'voting', 'pool'))}" if rounds else "none"
 
 
 def epoch_fact(record: dict[str, Any]) -> str | None:
@@ -105,7 +106,8 @@ def device_fact(record: dict[str, Any]) -> str | None:
     if not isinstance(device, dict):
         return None if device is None else plain(device)
     threads, precision = device.get("threads"), device.get("precision")
-    parts = [plain(device.get("name")), f"{plain(threads)} threads" if threads else "", plain(precision or "")]
+    counted_threads = f"{plain(threads)} thread{'' if threads == 1 else 's'}" if threads else ""
+    parts = [plain(device.get("name")), counted_threads, plain(precision or "")]
     return ", ".join(part for part in parts if part)
 
 
@@ -129,13 +131,21 @@ def is_pretraining(record: dict[str, Any]) -> bool:
     return record.get("task") == "pretraining"
 
 
+def objective_fact(record: dict[str, Any]) -> Any:
+    """The objective without whole configurations inside it (the tokenizer of Point-BERT): those are in the files."""
+    said = lookup(record, "objective")
+    if not isinstance(said, dict):
+        return said
+    return {key: value for key, value in said.items() if not (isinstance(value, dict) and len(value) > 5)}
+
+
 def record_groups(record: dict[str, Any]) -> list[tuple[str, list[Fact]]]:
     """The record as the page shows it beside the score: data, protocol, model, run."""
     groups = _groups(record)
     if not is_pretraining(record):
         return groups
     learned = [
-        fact("objective", lookup(record, "objective")),
+        fact("objective", objective_fact(record)),
         fact("linear SVM monitor", plain(lookup(record, "monitor"))),
     ]
     unlike = {"voting", "adaptation", "parameters", "trainable", "… without the head"}
@@ -328,7 +338,7 @@ METRIC_NAMES = {
     "mean_class_accuracy": "mean class accuracy",
     "loss": "loss",
 }
-RARE_NAMES = {"svm_accuracy": "linear SVM accuracy (monitor)"}
+RARE_NAMES = {"svm_accuracy": "linear SVM accuracy (monitor)", "accuracy": "codes right"}
 
 
 HEADLINES = ("overall_accuracy", "instance_miou", "miou")
@@ -354,7 +364,7 @@ def other_metrics(record: dict[str, Any], decimals: int) -> list[tuple[str, str]
     """Every metric but the headline as (name, value), the usual ones first."""
     found = lookup(record, "metrics")
     metrics = found if isinstance(found, dict) else {}
-    expected = not is_pretraining(record)
+    expected = record.get("task") in (None, "classification")
     usual = [key for key in METRIC_NAMES if key in metrics or (expected and key != "overall_accuracy")]
     shown = []
     for key in [*usual, *(key for key in metrics if key not in METRIC_NAMES)]:

@@ -11,10 +11,14 @@ import numpy as np
 from pointlift.report import facts, scores
 from pointlift.report.beside import beside
 from pointlift.report.curves import Panel, learning_curves
-from pointlift.report.gallery import Tile, gallery
+from pointlift.report.gallery import gallery
 from pointlift.report.html import CLOUD_SCRIPTS, render_page, write_page
+from pointlift.report.inside import runs_inside
 from pointlift.report.matrix import MatrixView, matrix_view
+from pointlift.report.reconstructions import shown as shown_reconstructions
 from pointlift.report.run import Predictions, RunFolder, read_run
+from pointlift.report.segments import category_rows
+from pointlift.report.segments import shown as shown_segments
 from pointlift.tasks.metrics import confusion_matrix, overall_accuracy
 
 MISTAKES_SHOWN = 20
@@ -52,21 +56,24 @@ def context(run: RunFolder) -> dict[str, Any]:
     """Everything the template shows."""
     record, predictions = run.record, run.predictions
     classes = class_names(record, predictions)
-    total = len(predictions.label) if predictions else 0
+    total = len(predictions.label) if predictions else len(run.segments.iou) if run.segments else 0
     probabilities = scores.softmax(predictions.logits) if predictions else np.zeros((0, len(classes)))
     matrix = np.zeros((len(classes), len(classes)), dtype=np.int64)
     if predictions is not None:
         matrix = confusion_matrix(probabilities.argmax(axis=1), predictions.label, len(classes))
     right = int(np.trace(matrix))
-    counted = overall_accuracy(matrix) if total else None
+    counted = overall_accuracy(matrix) if predictions and total else None
     headline = facts.headline(record)
     recorded = facts.number_at(record, "metrics", headline)
     score = counted if recorded is None and headline == "overall_accuracy" else recorded
     decimals = 1 if 0 < total < 1000 else 2
     selected = facts.number_at(record, "epoch")
     panels = learning_curves(run.epochs, None if selected is None else int(selected))
-    view = matrix_view(matrix, classes) if total else None
+    view = matrix_view(matrix, classes) if predictions and total else None
     tiles = gallery(predictions, probabilities) if predictions and total else []
+    rebuilt = shown_reconstructions(run.reconstructions) if run.reconstructions else None
+    segments = shown_segments(run.segments) if run.segments else None
+    packed = rebuilt.packed if rebuilt else segments.packed if segments else [tile.points for tile in tiles]
     return {
         "title": title(record),
         "record": record,
@@ -88,16 +95,21 @@ def context(run: RunFolder) -> dict[str, Any]:
         "panels": panels,
         "epochs": [int(line["epoch"]) + 1 for line in run.epochs],
         "beside": beside(record, headline, score, decimals),
+        "inside": runs_inside(run.path, record, decimals),
         "classes": classes,
         "matrix": view,
         "confusions": scores.top_confusions(matrix, CONFUSIONS_SHOWN),
-        "class_rows": scores.class_rows(matrix, classes) if total else [],
+        "class_rows": scores.class_rows(matrix, classes) if predictions and total else [],
+        "segments": segments,
+        "category_rows": category_rows(record),
         "mistakes": scores.confident_mistakes(probabilities, predictions.label, MISTAKES_SHOWN) if predictions else [],
         "wrong": total - right,
         "predictions": predictions,
         "tiles": tiles,
         "data": page_data(panels, view, run.epochs),
-        "clouds": cloud_data(record, tiles) if tiles else None,
+        "rebuilt": rebuilt,
+        "why_not_rebuilt": None if rebuilt or not facts.is_pretraining(record) else why_not_rebuilt(run),
+        "clouds": cloud_data(record, packed),
     }
 
 
@@ -140,9 +152,17 @@ def page_data(panels: list[Panel], view: MatrixView | None, epochs: list[dict[st
     return data
 
 
-def cloud_data(record: dict[str, Any], tiles: list[Tile]) -> dict[str, Any]:
-    """What the cloud scripts read: the up axis and the points of each tile."""
-    return {"up": up_axis(record), "clouds": [tile.points for tile in tiles]}
+def cloud_data(record: dict[str, Any], packed: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What the cloud scripts read: the up axis and the points of each tile; None where there are none."""
+    return {"up": up_axis(record), "clouds": packed} if packed else None
+
+
+def why_not_rebuilt(run: RunFolder) -> str:
+    """Why the page of a pre-training run shows no clouds, and what to do."""
+    again = "`pointlift report RUN --show 12` makes some from the run's data."
+    if "keep_clouds: 0" in (run.config or "").splitlines():
+        return f"No clouds were kept (keep_clouds is 0). {again}"
+    return f"This run folder has no reconstructions (reconstructions.npz). {again}"
 
 
 def up_axis(record: dict[str, Any]) -> str:

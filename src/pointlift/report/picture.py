@@ -12,22 +12,35 @@ from pointlift.core.errors import UsageError
 from pointlift.engine.files import write_atomic
 from pointlift.engine.run_folder import make
 from pointlift.report import facts, scores, text
-from pointlift.report.curves import epoch_ticks, value_at
 from pointlift.report.gallery import Tile, gallery
 from pointlift.report.page import class_names, title, up_axis
-from pointlift.report.points import normals
+from pointlift.report.picture_parts import (
+    INK,
+    LINE,
+    RIGHT,
+    SOFT,
+    WRONG,
+    Line,
+    absent,
+    cloud,
+    curve,
+    headings,
+    held_out,
+    plain,
+    short,
+    tidy,
+)
 from pointlift.report.run import RunFolder, read_run
 from pointlift.tasks.metrics import confusion_matrix
 
 ENDINGS = ("png", "pdf", "svg")
 CLOUDS = 6
-INK, SOFT, LINE = "#1c2127", "#5c6570", "#d9d6cf"
-RIGHT, WRONG = "#0b66ad", "#c2500f"
-LIGHT = np.array([-0.46, 0.62, 0.64])  # from the upper left, in front
 
 
 def write_picture(run_dir: Path, out: Path) -> Path:
     """Write one figure of a run: score, learning curves, confusion matrix and a row of clouds.
+
+    Of a pre-training run: its curves, and clouds with what was seen of them and what was rebuilt.
 
     Args:
         run_dir: A run folder, as for `write_report`.
@@ -46,6 +59,8 @@ def write_picture(run_dir: Path, out: Path) -> Path:
     if ending not in ENDINGS:
         raise UsageError(f"a picture {out.name!r}", "a name that ends in .png, .pdf or .svg")
     run = read_run(Path(run_dir))
+    if run.record.get("task") == "part_segmentation":
+        raise UsageError("a picture of a part segmentation run", "its page, which shows the clouds", "Leave --png out")
     figure = draw(run)
     buffer = io.BytesIO()
     # No time stamp: the same run gives the same bytes.
@@ -61,6 +76,10 @@ def write_picture(run_dir: Path, out: Path) -> Path:
 
 def draw(run: RunFolder) -> Any:
     """The figure; parts whose file is missing say so."""
+    if facts.is_pretraining(run.record):
+        from pointlift.report.picture_rebuilt import draw_pretraining
+
+        return draw_pretraining(run)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -81,8 +100,11 @@ def draw(run: RunFolder) -> Any:
         wspace=0.22,
         hspace=0.55,
     )
-    curve(figure.add_subplot(upper[0, 0]), run, "overall_accuracy", "accuracy", "Accuracy")
-    curve(figure.add_subplot(upper[1, 0]), run, "loss", "loss", "Loss")
+    part, name = held_out(run)
+    accuracy = [Line("train", "train", "accuracy"), Line(name, part, "overall_accuracy", WRONG, "--")]
+    curve(figure.add_subplot(upper[0, 0]), run, "Accuracy", accuracy, percent=True)
+    losses = [Line("train", "train", "loss"), Line(name, part, "loss", WRONG, "--")]
+    curve(figure.add_subplot(upper[1, 0]), run, "Loss", losses)
     matrix(figure.add_subplot(upper[:, 1]), run, probabilities, classes)
     if tiles and predictions is not None and predictions.clouds is not None:
         row = figure.add_gridspec(1, CLOUDS, left=0.03, right=0.985, top=0.235, bottom=0.035, wspace=0.05)
@@ -115,13 +137,6 @@ def heading(figure: Any, run: RunFolder, classes: list[str]) -> None:
     record, predictions = run.record, run.predictions
     score = facts.number_at(record, "metrics", "overall_accuracy")
     mean = facts.number_at(record, "metrics", "mean_class_accuracy")
-    top = 1 - 0.42 / figure.get_figheight()
-    figure.text(
-        0.05, top, short(title(record), 70), fontsize=17, weight="bold", color=INK, va="center", parse_math=False
-    )
-    figure.text(
-        0.975, top, plain(text.percent(score, 2)), fontsize=23, weight="bold", color=INK, ha="right", va="center"
-    )
     clouds = f"{len(predictions.label):,} " if predictions else ""
     points = facts.number_at(record, "points")
     parts = [
@@ -132,45 +147,7 @@ def heading(figure: Any, run: RunFolder, classes: list[str]) -> None:
         f"seed {record['seed']}" if record.get("seed") is not None else "",
     ]
     line = ", ".join(part for part in parts if part)
-    low = top - 0.36 / figure.get_figheight()
-    figure.text(0.05, low, short(line, 125), fontsize=9.5, color=SOFT, va="center", parse_math=False)
-    figure.text(
-        *(0.975, low, f"mean class accuracy {plain(text.percent(mean, 2))}"),
-        fontsize=9.5, color=SOFT, ha="right", va="center",
-    )  # fmt: skip
-
-
-def curve(axes: Any, run: RunFolder, held: str, trained: str, name: str) -> None:
-    """Training and held-out values by epoch, counted from 1; the kept epoch as a dotted line."""
-    from matplotlib.ticker import PercentFormatter
-
-    epochs = [int(line["epoch"]) + 1 for line in run.epochs]
-    part = "val" if any("val" in line for line in run.epochs) else "test"
-    label = {"val": "validation", "test": "test"}[part]
-    lines = [("train", RIGHT, "-", "train", trained), (label, WRONG, "--", part, held)]
-    found = False
-    for what, colour, style, where, key in lines:
-        values = [value_at(line, where, key) for line in run.epochs]
-        if any(value is not None for value in values):
-            found = True
-            ys = [np.nan if value is None else value for value in values]
-            axes.plot(epochs, ys, style, color=colour, label=what, linewidth=1.7, marker="o" if len(ys) == 1 else None)
-    axes.set_title(name, loc="left", fontsize=10.5, color=INK, weight="bold")
-    tidy(axes)
-    if not found:
-        return absent(axes, "no epoch lines (metrics.jsonl)")
-    kept = facts.number_at(run.record, "epoch")
-    if kept is not None:
-        axes.axvline(kept + 1, color=SOFT, linewidth=1, linestyle=":")
-    axes.set_xticks(epoch_ticks(epochs))
-    axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
-    axes.set_xlabel("epoch", fontsize=8.5, color=SOFT)
-    axes.grid(axis="y", color=LINE, linewidth=0.7)
-    if name == "Accuracy":
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.legend(
-        fontsize=8.5, edgecolor="none", framealpha=0.9, loc="lower right" if name == "Accuracy" else "upper right"
-    )
+    headings(figure, title(record), line, text.percent(score, 2), f"mean class accuracy {text.percent(mean, 2)}")
 
 
 def matrix(axes: Any, run: RunFolder, probabilities: np.ndarray, classes: list[str]) -> None:
@@ -197,62 +174,3 @@ def matrix(axes: Any, run: RunFolder, probabilities: np.ndarray, classes: list[s
         for i, j in zip(*np.nonzero(counts), strict=True):
             ink = "white" if strength[i, j, 0] > 0.6 else INK
             axes.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=6.5, color=ink)
-
-
-def cloud(axes: Any, xyz: np.ndarray, up: str, colour: str) -> None:
-    """One cloud from the side and a little above, far points first, lit like the page's."""
-    right, high, front, sign = {"x": (1, 0, 2, -1), "y": (0, 1, 2, 1), "z": (0, 2, 1, -1)}[up]
-    view = turned(np.stack([xyz[:, right], xyz[:, high], sign * xyz[:, front]], axis=1).astype(np.float64))
-    view -= (view.max(axis=0) + view.min(axis=0)) / 2
-    facing = normals(view)
-    facing *= np.where(facing[:, 2:] < 0, -1, 1)  # a seen surface faces the eye
-    light = 0.5 + 0.5 * facing @ LIGHT
-    depth = (view[:, 2] - view[:, 2].min()) / (np.ptp(view[:, 2]) or 1.0)
-    base = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-    shade = np.clip((0.5 + 0.75 * light**2) * (0.7 + 0.3 * depth), 0, 1.2)[:, None]
-    rgb = np.clip(base * shade + (1 - depth[:, None]) * 0.18, 0, 1)
-    order = np.argsort(view[:, 2])
-    size = 9 * min(1.6, (1024 / len(view)) ** 0.5)
-    axes.scatter(view[order, 0], view[order, 1], s=size, c=rgb[order], linewidths=0, rasterized=True)
-    reach = 1.05 * float(np.abs(view[:, :2]).max() or 1.0)
-    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[], aspect="equal", frame_on=False)
-
-
-def turned(xyz: np.ndarray, yaw: float = 0.6, pitch: float = 0.32) -> np.ndarray:
-    """Columns right, up, towards the eye, after turning about the upright and tipping forward."""
-    x, y, z = xyz.T
-    front = np.cos(yaw) * z - np.sin(yaw) * x
-    return np.stack(
-        [
-            np.cos(yaw) * x + np.sin(yaw) * z,
-            np.cos(pitch) * y - np.sin(pitch) * front,
-            np.cos(pitch) * front + np.sin(pitch) * y,
-        ],
-        axis=1,
-    )
-
-
-def tidy(axes: Any) -> None:
-    """Axes without a frame."""
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(LINE)
-    axes.tick_params(labelsize=8.5, colors=SOFT, length=3)
-
-
-def absent(axes: Any, why: str) -> None:
-    """Say what is missing where it would be."""
-    axes.set(xticks=[], yticks=[])
-    axes.text(0.5, 0.5, f"Not there: {why}", transform=axes.transAxes, ha="center", va="center", fontsize=9, color=SOFT)
-
-
-def plain(words: str) -> str:
-    """Text that every font of matplotlib can draw: its own has no narrow space."""
-    return words.replace(text.THIN, "\N{NO-BREAK SPACE}")
-
-
-def short(words: str, length: int) -> str:
-    """At most `length` characters in one line."""
-    line = plain(" ".join(words.split()))
-    return line if len(line) <= length else line[: length - 1].rstrip() + "…"

@@ -29,6 +29,7 @@ class Colouring:
         values: Per point.
         names: Of the classes.
         ends: What the two ends of the ramp mean.
+        palette: Red, green and blue (0 to 255) of each class; without one, twelve colours in turn.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Colouring:
     values: np.ndarray
     names: Sequence[str] = ()
     ends: tuple[str, str] = ("", "")
+    palette: Sequence[Sequence[int]] = ()
 
 
 def bytes_per_point(colourings: Sequence[Colouring]) -> int:
@@ -44,7 +46,12 @@ def bytes_per_point(colourings: Sequence[Colouring]) -> int:
 
 
 def pack(
-    xyz: np.ndarray, *, limit: int = MOST_POINTS, colourings: Sequence[Colouring] = (), of: int | None = None
+    xyz: np.ndarray,
+    *,
+    limit: int = MOST_POINTS,
+    colourings: Sequence[Colouring] = (),
+    of: int | None = None,
+    frame: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """A cloud for the page's script.
 
@@ -53,6 +60,8 @@ def pack(
         limit: How many points are kept at most, a fixed random choice.
         colourings: Ways to colour the points, with a value for each of the N.
         of: How many points the cloud had before it was thinned; N when omitted.
+        frame: (M, 3) points that decide place and scale instead of the cloud itself, so that clouds that stand side
+            by side fit together; the cloud must lie within their bounding box.
 
     Returns:
         n: points kept. of: points given. xyz: base64 of n x 3 little-endian int16, scaled so that the cloud fills
@@ -64,8 +73,10 @@ def pack(
     order = generator("report", "points", len(xyz)).permutation(good)[:limit]
     kept = xyz[order] if len(order) else np.zeros((1, 3))
     low, high = kept.min(axis=0), kept.max(axis=0)
-    centred = kept - (low + high) / 2
-    radius = float(np.linalg.norm(centred, axis=1).max()) or 1.0
+    around = kept if frame is None else np.asarray(frame, np.float64)
+    middle = (around.min(axis=0) + around.max(axis=0)) / 2
+    radius = float(np.linalg.norm(around - middle, axis=1).max()) or 1.0
+    centred = kept - middle
     coordinates = np.round(centred / radius * 32767).astype("<i2")
     return {
         "n": len(coordinates),
@@ -86,7 +97,8 @@ def pack_colouring(colouring: Colouring, order: np.ndarray) -> dict[str, Any]:
         return packed | {"data": encode(values.astype(np.uint8))}
     if colouring.kind == "classes":
         index = np.clip(values, 0, 255).astype(np.uint8)
-        return packed | {"data": encode(index), "names": [str(name) for name in colouring.names]}
+        palette = [[int(v) for v in colour] for colour in colouring.palette]
+        return packed | {"data": encode(index), "names": [str(name) for name in colouring.names], "palette": palette}
     values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     largest = float(np.abs(values).max(initial=0.0))
     scaled = np.round(128 + 127 * values / (largest or 1.0)).astype(np.uint8)

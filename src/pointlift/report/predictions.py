@@ -17,6 +17,7 @@ from pointlift.report.points import MOST_POINTS, Colouring, bytes_per_point, pac
 
 if TYPE_CHECKING:
     from pointlift.tasks.predict import Prediction
+    from pointlift.tasks.predict_parts import PartPrediction
 
 MOST_BYTES = 9_000_000  # of raw points in one page, shared by its clouds; a third more as base64
 MOST_DRAWN = 400  # clouds drawn; the table lists all
@@ -37,7 +38,7 @@ class ShownPrediction:
     Attributes:
         name: What the page calls it, the file's name for example.
         xyz: (N, 3) float32; (0, 3) where the file could not be read.
-        prediction: A `tasks.predict.Prediction`; one with `error` set is listed among the errors.
+        prediction: What a model said; one with `error` set is listed among the errors.
         saliency: (N,) float32, how much each point's neighbourhood speaks for the label, or None.
         colors: (N, 3) uint8, or None.
         part: (N,) integers, a class per point, or None.
@@ -46,7 +47,7 @@ class ShownPrediction:
 
     name: str
     xyz: np.ndarray
-    prediction: Prediction
+    prediction: Prediction | PartPrediction
     saliency: np.ndarray | None = None
     colors: np.ndarray | None = None
     part: np.ndarray | None = None
@@ -163,7 +164,8 @@ def said(item: ShownPrediction) -> dict[str, Any]:
         "label": prediction.label,
         "probability": prediction.probability,
         "top": ranked[:TOP],
-        "classes": len(ranked),
+        "parted": item.part is not None,
+        "listed": "Share of the points" if item.part is not None else f"Most probable of {len(ranked)} classes",
         "points": len(item.xyz),
         "notes": list(prediction.notes),
         "cloud": None,

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from pointlift.core.errors import DataError, FileFormatError
-from pointlift.data.formats.arrays import NpzFile
 from pointlift.engine.logs import finite
+from pointlift.report.npz import check, load_arrays
+from pointlift.report.reconstructions import Reconstructions, read_reconstructions
+from pointlift.report.segments import Segments, read_segments
 
-EXPECTED_FILES = "record.json, and optionally metrics.jsonl, predictions.npz, config.yaml"
+EXPECTED_FILES = "record.json, and optionally metrics.jsonl, predictions.npz, reconstructions.npz, config.yaml"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class RunFolder:
     unread_lines: int
     predictions: Predictions | None
     config: str | None
+    reconstructions: Reconstructions | None = None
+    segments: Segments | None = None
 
 
 def read_run(run_dir: Path) -> RunFolder:
@@ -75,10 +79,16 @@ def read_run(run_dir: Path) -> RunFolder:
     epochs, unread = read_epochs(path / "metrics.jsonl")
     classes = record["dataset"].get("classes") if isinstance(record.get("dataset"), dict) else None
     predictions_file = path / "predictions.npz"
-    predictions = read_predictions(predictions_file, classes) if predictions_file.is_file() else None
+    predictions, segments = None, None
+    if predictions_file.is_file() and record.get("task") == "part_segmentation":
+        segments = read_segments(predictions_file)
+    elif predictions_file.is_file():
+        predictions = read_predictions(predictions_file, classes)
     config_file = path / "config.yaml"
     config = config_file.read_text("utf-8", errors="replace") if config_file.is_file() else None
-    return RunFolder(path, record, epochs, unread, predictions, config)
+    rebuilt_file = path / "reconstructions.npz"
+    rebuilt = read_reconstructions(rebuilt_file) if rebuilt_file.is_file() else None
+    return RunFolder(path, record, epochs, unread, predictions, config, rebuilt, segments)
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -179,19 +189,3 @@ def read_clouds(path: Path, arrays: dict[str, np.ndarray], index: np.ndarray) ->
         raise FileFormatError(f"{path}: xyz_index {unknown[0]} is not in index", "clouds of predicted samples")
     rows = np.array([row_of[int(position)] for position in owner], dtype=np.int64)
     return xyz.astype(np.float32) / 32767.0, rows
-
-
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Every array of an `.npz` file; object arrays and headers that promise more than is there are refused."""
-    try:
-        with NpzFile(path) as archive:
-            return dict(archive)
-    except FileFormatError as error:
-        fix = "Make it anew: the run's command with --resume"
-        raise FileFormatError(error.given, error.expected, fix) from error
-
-
-def check(path: Path, name: str, array: np.ndarray, fits: bool, expected: str) -> None:
-    """Raise `FileFormatError` unless `fits`."""
-    if not fits:
-        raise FileFormatError(f"{path}: {name} is {array.dtype} {array.shape}", expected)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from pointlift.core.config import build, merge, read_recipe, to_dict
 from pointlift.core.errors import ConfigError
@@ -69,6 +69,63 @@ class SvmConfig:
             raise ValueError(f"C {self.C}: expected a number above 0")
 
 
+PUBLISHED_SETTINGS = ((5, 10), (5, 20), (10, 10), (10, 20))
+
+
+@dataclass(frozen=True)
+class FewShotConfig:
+    """The few-shot protocol of `evaluate`: few clouds of few classes to learn from, again and again."""
+
+    way: int = 5
+    """Classes of a fold."""
+    shot: int = 10
+    """Training clouds per class."""
+    settings: str = ""
+    """Several at once instead of one: `5x10,5x20` (way x shot), or `all` for the four of the papers."""
+    folds: int = 10
+    """How many; the mean and the standard deviation over them are reported."""
+    test_shot: int = 20
+    """Test clouds per class, where folds are drawn here."""
+    how: Literal["svm", "finetune"] = "svm"
+    """`svm`: a linear SVM on frozen features, seconds; `finetune`: each fold trains the network, as published."""
+    recipe: str | None = None
+    """With `finetune`: how each fold is trained; None: `modelnet40_few_shot` of the model's family."""
+    adaptation: str | None = None
+    """With `finetune`: a name of `pointlift list adaptations` instead of the recipe's."""
+    epochs: int | None = None
+    """With `finetune`: instead of the recipe's."""
+    select: Literal["last", "test"] = "last"
+    """With `finetune`: which epoch counts. `test` is the published rule, the best on the test clouds: optimistic."""
+
+    def __post_init__(self) -> None:
+        for name in ("way", "shot", "folds", "test_shot"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
+        if self.way < 2:
+            raise ValueError(f"way {self.way}: expected at least 2 classes")
+        if self.how == "svm":
+            for name in ("recipe", "adaptation", "epochs", "select"):
+                value = getattr(self, name)
+                if value not in (None, "last"):
+                    raise ValueError(f"{name} {value} with how svm, which trains nothing: expected how finetune")
+        _ = self.pairs  # says so when `settings` cannot be read
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """(way, shot) of every setting asked for."""
+        if not self.settings:
+            return ((self.way, self.shot),)
+        if self.settings == "all":
+            return PUBLISHED_SETTINGS
+        pairs = []
+        for word in self.settings.split(","):
+            way, x, shot = word.strip().partition("x")
+            if not (x and way.isdecimal() and shot.isdecimal() and int(way) > 1 and int(shot) > 0):
+                raise ValueError(f"settings {self.settings!r}: expected way x shot, as in 5x10,10x20, or all")
+            pairs.append((int(way), int(shot)))
+        return tuple(pairs)
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """What every training run says, whatever it learns."""
@@ -126,8 +183,8 @@ class RunConfig:
 class FinetuneConfig(RunConfig):
     """One fine-tuning run, from data to record."""
 
-    task: Literal["classification"] = "classification"
-    """What is learned."""
+    task: Literal["classification", "part_segmentation"] = "classification"
+    """What is learned: a class per cloud, or a part per point of a cloud whose category is known."""
     label_smoothing: float = 0.0
     """Probability mass spread over the other classes."""
     keep_clouds: int = 24
@@ -138,6 +195,8 @@ class FinetuneConfig(RunConfig):
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing {self.label_smoothing}: expected a number from 0 to below 1")
+        if self.task == "part_segmentation" and self.vote.rounds:
+            raise ValueError(f"vote.rounds {self.vote.rounds}: no paper votes on parts; expected 0")
         super().__post_init__()
 
 
@@ -178,12 +237,16 @@ class PretrainConfig(RunConfig):
     """What is learned."""
     select: Literal["validation", "last", "test"] = "last"
     """Which epoch's weights are kept: the last, or those with the lowest loss on held-out clouds."""
+    keep_clouds: int = 12
+    """Held-out clouds stored in `reconstructions.npz` for the report; 0 for data that must not be passed on."""
     objective: ObjectiveChoice = field(default_factory=ObjectiveChoice)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
 
     def __post_init__(self) -> None:
         if self.select == "test":
             raise ValueError("select is test: pre-training has no test split; choose last or validation")
+        if self.keep_clouds < 0:
+            raise ValueError(f"keep_clouds {self.keep_clouds}: expected 0 or more")
         super().__post_init__()
 
 
@@ -218,11 +281,13 @@ def run_config(
     """
     values = to_dict(base) if base is not None else _expanded(read_recipe(recipe) if recipe else {})
     overrides = _expanded(overrides or {})
-    task = next(f.default for f in fields(kind) if f.name == "task")
-    if values.get("task", task) != task:
+    tasks = get_args(get_type_hints(kind)["task"])
+    if "task" in values and values["task"] not in tasks:
         verb = "pretrain" if values["task"] == "pretraining" else "finetune"
         what = f"recipe {recipe}" if base is None else "the run to resume"
-        raise ConfigError(f"{what} is one of {values['task']}", f"one of {task}", f"Use `pointlift {verb}`")
+        raise ConfigError(
+            f"{what} is one of {values['task']}", f"one of {' or '.join(tasks)}", f"Use `pointlift {verb}`"
+        )
     if base is None:
         _forget_other_data(values, overrides)
     values = merge(values, overrides)
@@ -230,15 +295,19 @@ def run_config(
 
 
 def _forget_other_data(values: dict[str, Any], overrides: Mapping[str, Any]) -> None:
-    """A recipe's data set does not stay where another is named: neither its name nor its options."""
+    """A recipe's data set does not stay where another is named: neither its name, its edition nor its options."""
     own, given = values.get("data"), overrides.get("data")
     if not isinstance(own, dict) or not isinstance(given, Mapping):
         return
     if "name" in given and given["name"] != own.get("name", "auto"):
         own.pop("options", None)
-    elif "root" in given and "name" not in given and "root" not in own and "name" in own:
-        own.pop("options", None)
-        own.pop("name")
+        own.pop("variant", None)
+    elif isinstance(given.get("root"), str) and "name" not in given and "root" not in own and "name" in own:
+        from pointlift.data.loading import is_layout
+
+        if not is_layout(own["name"], given["root"]):
+            own.pop("options", None)
+            own.pop("name")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

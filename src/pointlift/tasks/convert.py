@@ -12,7 +12,7 @@ from pointlift.core.errors import UsageError
 from pointlift.models.registry import from_file
 from pointlift.tasks.inputs import data_config_of
 from pointlift.weights.load import LoadReport
-from pointlift.weights.modelfile import describe, read_model_file, write_model_file
+from pointlift.weights.modelfile import ModelFile, describe, read_model_file, write_model_file
 
 # What no tensor of a point transformer tells; where a released config differs, clouds are prepared differently too.
 UNSEEN = ("num_groups", "group_size", "num_heads", "radius")
@@ -37,42 +37,60 @@ def convert_checkpoint(
     options: Mapping[str, Any] | None = None,
     *,
     preprocess: Mapping[str, Any] | None = None,
+    half: bool = False,
 ) -> Conversion:
     """Write a released (or our own) checkpoint as one `.safetensors` file that `pl.load` reads.
 
     Args:
         options: Fields of the architecture's config that the tensors do not tell (`num_groups`, `group_size`,
-            `num_heads`, `radius`), where they differ from the released ones.
+            `num_heads`, `radius`), where they differ from the released ones; `num_classes` 0 leaves the head out.
         preprocess: The same for what a cloud goes through first: `points`, `normalize`, `resample`.
+        half: Store matrices in 16 bits; vectors (norms, biases) and what is computed with stay in 32.
 
     Raises:
         UsageError: A target that is not `.safetensors` or exists already, or an adapter as source.
         CheckpointError: A source that cannot be read or is of no known system.
     """
     target = Path(target)
+    unseen = {k: v for k, v in (options or {}).items() if k in UNSEEN}
     if target.suffix != ".safetensors":
         raise UsageError(f"output {str(target)!r}", "a file name ending in .safetensors")
     if target.exists():
         raise UsageError(f"{target} exists already", "a new file name")
-    unseen = {k: v for k, v in (options or {}).items() if k in UNSEEN}
-    file = read_model_file(source, config=unseen)
+    return convert_file(read_model_file(source, config=unseen), target, options, preprocess=preprocess, half=half)
+
+
+def convert_file(
+    file: ModelFile,
+    target: Path,
+    options: Mapping[str, Any] | None = None,
+    *,
+    preprocess: Mapping[str, Any] | None = None,
+    half: bool = False,
+) -> Conversion:
+    """`convert_checkpoint` of a file that was read already; `target` is written whatever is there."""
     if file.holds == "adapter":
-        raise UsageError(f"{source} is an adapter", "a whole model or a released checkpoint")
+        raise UsageError(f"{file.path} is an adapter", "a whole model or a released checkpoint")
     model = from_file(file, **(options or {}))
     report = model.load_report or LoadReport()
-    if any(key.startswith("head.") for key in report.dropped):
+    headless = model.config.num_classes == 0
+    if not headless and any(key.startswith("head.") for key in report.dropped):
         raise UsageError(
-            f"options that change the head of {source}", "the head that it holds: no other number of classes"
+            f"options that change the head of {file.path}", "the head that it holds, or none (--num_classes 0)"
         )
     model.preprocess = merge(file.preprocess, preprocess or {})
     data_config_of(model)  # refuses what is not a configuration
     state = model.base_state()
+    if half:
+        state = {k: v.half() if v.is_floating_point() and v.ndim > 1 else v for k, v in state.items()}
     description = describe(
         model.arch,
         to_dict(model.config),
         state,
-        classes=file.classes,
+        classes=None if headless else file.classes,
+        categories=file.categories,
         preprocess=model.preprocess,
+        holds="backbone" if headless else "model",
         source={"system": file.source, "holds": file.holds},
     )
     write_model_file(target, state, description)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from pointlift.core.errors import DataError, UsageError, did_you_mean, first_few
+from pointlift.core.errors import DataError, UsageError
 from pointlift.core.seeds import derive
 from pointlift.data.config import DataConfig
 from pointlift.data.dataset import CloudDataset, CloudSplit, DatasetMeta, PartName
@@ -37,6 +37,8 @@ from pointlift.tasks.record import (
     versions,
 )
 from pointlift.tasks.resolve import resolve_device
+from pointlift.tasks.task import Task
+from pointlift.tasks.tasks import task_of
 
 Protocol = Literal["plain", "vote"]
 DEFAULT_ROUNDS = 10  # of voting, when it is asked for without a number
@@ -44,10 +46,10 @@ DEFAULT_ROUNDS = 10  # of voting, when it is asked for without a number
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found: the record, and the logits it stands on (of the last voting round under `vote`)."""
+    """What an evaluation found: the record, and the task's scores it stands on (of the last voting round)."""
 
     record: Record
-    scores: Scores
+    scores: Any
     names: tuple[str, ...]
 
     @property
@@ -70,7 +72,7 @@ def evaluate(
     command: str | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> Evaluation:
-    """Score a classifier on one split of a data set.
+    """Score a classifier, or a part segmentation model, on one split of a data set.
 
     Args:
         dataset: The data set; read as `data` says when None.
@@ -90,13 +92,12 @@ def evaluate(
         UsageError: A model without head, a split that is not there, an unknown protocol.
         DataError: The data set's classes are not the model's, or a cloud is too small for it.
     """
-    _check_call(model, protocol, split)
+    task = _task_of_call(model, protocol, split)
     config = data_config_of(model, data)
     with distributed.process_group(resolve_device(device)) as target:
-        if dataset is None:
-            dataset = dataset_from_config(config)
+        dataset = task.carrying(dataset_from_config(config) if dataset is None else dataset)
         meta = dataset.meta
-        clouds = with_model_classes(dataset.part(split, config.val_fraction, config.split_seed), meta, model)
+        clouds = task.aligned(dataset.part(split, config.val_fraction, config.split_seed), meta, model)
         check_sizes(clouds, model)
         begun, started = time.perf_counter(), datetime.now(UTC)
         number_format = resolve_precision(precision, target)
@@ -105,7 +106,7 @@ def evaluate(
         stage: Stage = "test" if voting is None else "vote"
         with closing(evaluation_loader(clouds, config, meta, stage=stage, seed=seed)) as loader:
             if voting is None:
-                scores = plain_scores(model, loader, number_format)
+                scores = plain_scores(model, loader, number_format, task.score)
                 metrics = scores.metrics()
             else:
                 scores, metrics = vote_scores(model, loader, voting, number_format)
@@ -113,7 +114,7 @@ def evaluate(
     record = Record(
         {
             "schema": SCHEMA,
-            "task": "classification",
+            "task": task.name,
             "protocol": protocol,
             "command": command,
             "dataset": describe_dataset(dataset, {split: len(clouds)}),
@@ -126,6 +127,7 @@ def evaluate(
             "model": describe_model(model),
             "training": None if training is None else dict(training),
             "quirks": describe_quirks(model),
+            **task.details(scores),
             "versions": versions(),
             "device": describe_device(target, number_format.name),
             "time": {
@@ -153,8 +155,13 @@ def evaluation_loader(
     )
 
 
-def plain_scores(model: PointModel, loader: Loader, precision: Precision) -> Scores:
-    """Logits of one deterministic pass over a "test" loader; leaves the model in evaluation mode."""
+def plain_scores(
+    model: PointModel, loader: Loader, precision: Precision, score: Callable[[PointModel, Loader], Any] = score
+) -> Any:
+    """What `score` (a `Task`'s; by default classification's) says after one pass over a "test" loader.
+
+    Leaves the model in evaluation mode.
+    """
     model.eval()
     with torch.no_grad(), precision.autocast():
         return score(model, loader)
@@ -191,35 +198,6 @@ def describe_voting(vote: VoteConfig | None) -> dict[str, Any]:
     return {"rounds": vote.rounds, "votes": vote.votes, "pool": f"mean of {vote.rounds}"}
 
 
-def with_model_classes(split: CloudSplit, meta: DatasetMeta, model: PointModel) -> CloudSplit:
-    """The split with its labels numbered as the model's classes.
-
-    Raises:
-        UsageError: The clouds have no labels.
-        DataError: Classes that the model does not know; for a model without class names, another number of them.
-    """
-    labels, wanted = split.class_labels(), model.classes
-    if wanted == meta.classes:
-        return split
-    if wanted is None:
-        if len(meta.classes) != model.config.num_classes:
-            raise DataError(
-                f"{meta.name} has {len(meta.classes)} classes, the model {model.config.num_classes} without names",
-                "the data set that it was trained on",
-            )
-        return split
-    unknown = [c for c in meta.classes if c not in wanted]
-    if unknown:
-        near = did_you_mean(unknown[0], wanted).strip()
-        raise DataError(
-            f"{meta.name} has classes that the model does not know: {first_few(unknown, 5)}",
-            f"classes among {first_few(wanted, 8)}",
-            near or "Fine-tune the model on this data set first",
-        )
-    renumber = np.array([wanted.index(c) for c in meta.classes])
-    return split.relabelled(renumber[labels], wanted)
-
-
 def check_sizes(split: CloudSplit, model: PointModel) -> None:
     """Refuse clouds that have fewer points than the model makes groups of.
 
@@ -240,7 +218,8 @@ def check_sizes(split: CloudSplit, model: PointModel) -> None:
     )
 
 
-def _check_call(model: PointModel, protocol: str, split: str) -> None:
+def _task_of_call(model: PointModel, protocol: str, split: str) -> Task:
+    """What the model does, when the call makes sense for it."""
     if protocol not in ("plain", "vote"):
         raise UsageError(f"protocol {protocol!r}", "plain or vote")
     if split not in get_args(PartName):
@@ -251,3 +230,9 @@ def _check_call(model: PointModel, protocol: str, split: str) -> None:
             "a fine-tuned model",
             "Fine-tune it first, or score its features with protocol svm",
         )
+    task = task_of(model)
+    if protocol == "vote" and not task.votes:
+        raise UsageError(
+            f"protocol vote for {task.name}", "protocol plain: no paper votes there", "Leave --protocol out"
+        )
+    return task

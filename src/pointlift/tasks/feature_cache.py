@@ -9,7 +9,7 @@ import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,6 +22,38 @@ MERGE_ABOVE = 32  # shards of one space; many small files make every look-up slo
 KEY_BYTES = 16
 
 logger = logging.getLogger(__name__)
+
+
+class RowCache(Protocol):
+    """Where rows of float32 are looked up and kept by key."""
+
+    def load(self, space: str, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]: ...
+
+    def store(self, space: str, rows: Mapping[bytes, np.ndarray]) -> None: ...
+
+
+class MemoryCache:
+    """Rows in memory, over another cache or none: for passes that meet the same clouds again and again."""
+
+    def __init__(self, below: RowCache | None = None) -> None:
+        self.below = below
+        self.rows: dict[tuple[str, bytes], np.ndarray] = {}
+
+    def load(self, space: str, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
+        """The rows that are there, by key."""
+        wanted = [key for key in keys if (space, key) not in self.rows]
+        if wanted and self.below is not None:
+            self._keep(space, self.below.load(space, wanted))
+        return {key: self.rows[space, key] for key in keys if (space, key) in self.rows}
+
+    def store(self, space: str, rows: Mapping[bytes, np.ndarray]) -> None:
+        """Keep rows by key, here and below."""
+        self._keep(space, rows)
+        if self.below is not None:
+            self.below.store(space, rows)
+
+    def _keep(self, space: str, rows: Mapping[bytes, np.ndarray]) -> None:
+        self.rows |= {(space, key): row for key, row in rows.items()}
 
 
 class Shard(NamedTuple):

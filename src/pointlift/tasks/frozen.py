@@ -20,7 +20,7 @@ from pointlift.data.config import Axis
 from pointlift.data.dataset import CloudSplit
 from pointlift.data.transforms import AXES
 from pointlift.models.base import PointModel
-from pointlift.tasks.feature_cache import KEY_BYTES, FeatureCache
+from pointlift.tasks.feature_cache import KEY_BYTES, RowCache
 from pointlift.tasks.inputs import data_config_of, model_inputs, through_model
 from pointlift.tasks.predict import check_pooling
 from pointlift.weights.hashing import state_hash
@@ -53,7 +53,7 @@ def frozen_features(
     split: CloudSplit,
     *,
     pooling: str = STATISTICS,
-    cache: FeatureCache | None = None,
+    cache: RowCache | None = None,
     batch_size: int = 32,
 ) -> FrozenFeatures:
     """Features of every cloud of a split: evaluation mode, no gradients, each distinct cloud once.

@@ -63,11 +63,12 @@ def model_inputs(model: PointModel, sources: Iterable[Source]) -> Iterator[Model
     """
     transform = cloud_transform(model)
     for source in sources:
-        for found in _expanded(source):
+        for found in expanded(source):
             yield found if isinstance(found, ModelInput) else _prepared(found, transform, model)
 
 
-def _expanded(source: Source) -> Sequence[PointCloud | np.ndarray | Path | ModelInput]:
+def expanded(source: Source) -> Sequence[PointCloud | np.ndarray | Path | ModelInput]:
+    """The clouds and files that one source stands for, or why there are none."""
     if isinstance(source, PointCloud | np.ndarray):
         return [source]
     try:
@@ -83,7 +84,7 @@ def _prepared(source: PointCloud | np.ndarray | Path, transform: CloudTransform,
         xyz = transform({"xyz": cloud.xyz})["xyz"]
     except PointLiftError as error:
         return ModelInput(None, path, error=error)
-    return ModelInput(xyz, path, _notes(cloud, xyz, model))
+    return ModelInput(xyz, path, small_notes(cloud, xyz, model))
 
 
 def as_cloud(source: Source) -> PointCloud:
@@ -97,7 +98,8 @@ def as_cloud(source: Source) -> PointCloud:
     return PointCloud.from_array(source, "array") if isinstance(source, np.ndarray) else read(source)
 
 
-def _notes(cloud: PointCloud, xyz: Float32, model: PointModel) -> tuple[str, ...]:
+def small_notes(cloud: PointCloud, xyz: Float32, model: PointModel) -> tuple[str, ...]:
+    """What makes an answer on `cloud`, read as `xyz`, worth little."""
     notes = []
     if len(cloud) < model.min_points:
         count = "1 point" if len(cloud) == 1 else f"{len(cloud)} points"

@@ -12,15 +12,21 @@ from pointlift.core.errors import DataError
 from pointlift.models.base import PointModel
 from pointlift.models.registry import MODELS, create_model, from_file, new_model, sketch
 from pointlift.tasks.inputs import data_config_of
-from pointlift.tasks.record import Record
+from pointlift.tasks.record import Record, describe_quirks
 from pointlift.tasks.resolve import resolve_model
 from pointlift.weights.entries import WEIGHTS, weights_for
+from pointlift.weights.ledger import ledger
 from pointlift.weights.modelfile import ModelFile, read_model_file
 
 
 def inspect_model(name: str) -> dict[str, Any]:
-    """Shapes, parameters, FLOPs, licence, reported and measured scores of a registry name, run folder or file."""
+    """Shapes, parameters, FLOPs, licence, reported and measured scores of a registry name, run folder or file.
+
+    Of weights whose system is not built yet, what the ledger knows: `arch` is None and there is nothing on a model.
+    """
     path = Path(name)
+    if not path.exists() and name not in WEIGHTS and name in ledger():
+        return {"name": name, "arch": None, "weights": {name: _entry(name)}}
     file = read_model_file(path) if path.exists() else None
     if file is not None:
         model = _model_of(file)
@@ -37,14 +43,15 @@ def inspect_model(name: str) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "parameters_by_part": parameters_by_part(model),
         "input": {"xyz": [1, config.points, 3], "normalize": config.normalize},
-        "output": [1, model.config.num_classes or model.num_features],
+        "output": _output(model, config.points),
         "num_classes": model.config.num_classes,
         "gflops": flops(model, config.points) / 1e9,
         "classes": None if model.classes is None else list(model.classes),
+        "categories": None if model.categories is None else list(model.categories),
         "config": to_dict(model.config),
         "weights": {w: _entry(w) for w in known},
     }
-    return about if file is None else about | {"file": _file(file, path)}
+    return about if file is None else about | {"file": _file(file, path, list(describe_quirks(model)))}
 
 
 def _model_of(file: ModelFile) -> PointModel:
@@ -55,6 +62,12 @@ def _model_of(file: ModelFile) -> PointModel:
     model = new_model(file.arch, file.config)
     model.classes, model.preprocess = file.classes, dict(file.preprocess)
     return model
+
+
+def _output(model: PointModel, points: int) -> list[int]:
+    """Shape of what one cloud gives."""
+    classes = model.config.num_classes
+    return [1, points, classes] if classes and model.config.head == "parts" else [1, classes or model.num_features]
 
 
 def parameters_by_part(model: PointModel) -> dict[str, int]:
@@ -76,26 +89,31 @@ def flops(model: PointModel, points: int) -> int:
     t = torch.linspace(0, 20, points, device=device)
     xyz = torch.stack([t.cos() * t, t.sin() * t, t], -1).unsqueeze(0) / 20
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.eval()({"xyz": xyz})
+        model.eval()({"xyz": xyz, "category": torch.zeros(1, dtype=torch.long, device=device)})
     return counter.get_total_flops()
 
 
 def _entry(name: str) -> dict[str, Any]:
-    entry = WEIGHTS.get(name)
+    entry = ledger()[name]
     return {
+        "system": entry.system,
         "holds": entry.holds,
+        "load": entry.status,
         "url": entry.url,
         "licence": entry.licence,
         "paper": entry.paper,
         "reported": dict(entry.reported),
+        "quirks": list(entry.quirks),
+        "note": entry.note,
     }
 
 
-def _file(file: ModelFile, path: Path) -> dict[str, Any]:
+def _file(file: ModelFile, path: Path, quirks: list[str]) -> dict[str, Any]:
     about: dict[str, Any] = {
         "path": str(file.path),
         "holds": file.holds,
-        "source": file.source,
+        "source": file.source or file.extra.get("source"),
+        "quirks": quirks,
         "tensors": len(file.state),
         "dropped": list(file.dropped),
         "assumed": list(file.assumed),

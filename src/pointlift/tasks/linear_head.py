@@ -15,11 +15,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pointlift.core.errors import UsageError
-from pointlift.data.dataset import stratified_split
-
-GRID = (0.001, 0.01, 0.1, 1.0, 10.0)
-HELD = 0.2
-FEW = 3_000  # clouds; below, one split of them says too little, and three are affordable
+from pointlift.tasks.strength import GRID, best_of, try_strengths
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +54,7 @@ def logistic_head(C: float, few: int = 0) -> Pipeline:
 def choose_strength(
     features: np.ndarray, codes: np.ndarray, grid: Sequence[float] = GRID, *, few: int = 0, seed: int = 0
 ) -> dict[float, float]:
-    """Accuracy on held-out training clouds for every C tried, from strong to weak penalty.
-
-    A fifth of every class is held out, three times with fewer than 3,000 clouds, else once. Each fit starts from the
-    solution of the C before; the first C that is no better than the best so far ends the search.
+    """`try_strengths` with this head; each fit starts from the solution of the C before.
 
     Args:
         features: (n, F) float32.
@@ -76,19 +69,14 @@ def choose_strength(
     Raises:
         UsageError: No class has two clouds.
     """
-    splits = [stratified_split(codes, HELD, seed + r, "C of the head") for r in range(3 if len(codes) < FEW else 1)]
-    heads = [logistic_head(grid[0], few) for _ in splits]
-    found: dict[float, float] = {}
-    for C in sorted(grid):
-        scores = []
-        for (rest, held), head in zip(splits, heads, strict=True):
-            _fit(head, C, features[rest], codes[rest])
-            scores.append(float(np.mean(head.predict(features[held]) == codes[held])))
-        better = not found or np.mean(scores) > max(found.values())
-        found[C] = float(np.mean(scores))
-        if not better:
-            break
-    return found
+    heads: dict[int, Pipeline] = {}
+
+    def trial(C: float, split: int, rest: np.ndarray, held: np.ndarray) -> float:
+        head = heads.setdefault(split, logistic_head(C, few))
+        _fit(head, C, features[rest], codes[rest])
+        return float(np.mean(head.predict(features[held]) == codes[held]))
+
+    return try_strengths(codes, trial, grid, seed=seed, purpose="C of the head")
 
 
 def fit_logistic(
@@ -115,7 +103,7 @@ def fit_logistic(
         logger.warning("no class has two clouds: C is 1, nothing could be held out to choose it")
     else:
         tried = choose_strength(features, codes, grid, few=few, seed=seed)
-        best = max(tried, key=lambda C: (tried[C], -C))
+        best = best_of(tried)
     head, settled = logistic_head(best, few), True
     for stronger in [c for c in tried if c < best] + [best]:
         settled = _fit(head, stronger, features, codes)

@@ -1,6 +1,8 @@
-"""Scores of a classification from one integer confusion matrix."""
+"""Scores from integer counts: of clouds by class, and of points by part."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,3 +26,22 @@ def mean_class_accuracy(matrix: np.ndarray) -> float:
     if not present.any():
         return 0.0
     return float((np.diag(matrix)[present] / support[present]).mean())
+
+
+def part_ious(pred: np.ndarray, part: np.ndarray, parts: Sequence[int]) -> NDArray[np.float64]:
+    """IoU of every part in every cloud (data-protocols, section 7).
+
+    Args:
+        pred: (n, P) answers for clouds of one category.
+        part: (n, P) the truth.
+        parts: Those of the category.
+
+    Returns:
+        (n, len(parts)). A part that neither answer nor truth holds counts as 1.
+    """
+    ious = np.ones((len(pred), len(parts)))
+    for column, number in enumerate(parts):
+        said, true = pred == number, part == number
+        union = (said | true).sum(1)
+        np.divide((said & true).sum(1), union, out=ious[:, column], where=union > 0)
+    return ious

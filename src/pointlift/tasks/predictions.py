@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pointlift.data.config import DataConfig
 from pointlift.data.dataset import CloudSplit, DatasetMeta
 from pointlift.data.pipeline import build_transform
-from pointlift.tasks.classification import Scores
 from pointlift.tasks.files import write_arrays
+
+if TYPE_CHECKING:
+    from pointlift.tasks.classification import Scores
 
 FILE = "predictions.npz"
 GALLERY_POINTS = 1024

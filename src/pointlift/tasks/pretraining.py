@@ -32,6 +32,7 @@ from pointlift.tasks.evaluate import evaluation_loader
 from pointlift.tasks.frozen import frozen_features
 from pointlift.tasks.linear_svm import svm_accuracy
 from pointlift.tasks.predict import preprocess_of
+from pointlift.tasks.reconstructions import with_default_rule, write_reconstructions
 from pointlift.tasks.record import (
     SCHEMA,
     Record,
@@ -187,10 +188,7 @@ def _prepare(config: PretrainConfig, dataset: CloudDataset, stack: ExitStack) ->
         **options,
     )
     backbone = objective.backbone
-    resample = config.data.resample
-    if resample.skip_near_origin is None:
-        resample = replace(resample, skip_near_origin=False)
-    data = replace(config.data, resample=resample)
+    data = with_default_rule(config.data)
     if data.points < backbone.min_points:
         raise DataError(
             f"data.points is {data.points}", f"at least {backbone.min_points}, as many as {backbone.arch} reads"
@@ -239,7 +237,7 @@ def _origin(job: _Job, recipe: str | None, command: str | None) -> Origin:
 
 
 def _write_results(job: _Job, out: Path, origin: Origin, result: FitResult, device: torch.device) -> None:
-    """Main process: model/, objective/ and, last, record.json: a folder with a record is a finished run."""
+    """Main process: model/, objective/, clouds to look at and, last, record.json: with it the run is finished."""
     backbone, config = job.objective.backbone, job.config
     learned = {"name": config.objective.name, "options": to_dict(job.objective.config)}
     common: dict[str, Any] = {"classes": None, "preprocess": backbone.preprocess, "objective": learned}
@@ -249,6 +247,15 @@ def _write_results(job: _Job, out: Path, origin: Origin, result: FitResult, devi
     write_model_folder(out / "model", state, description)
     whole = job.objective.kept_state()
     write_model_folder(out / OBJECTIVE, whole, describe(backbone.arch, values, whole, holds="objective", **common))
+    write_reconstructions(
+        out,
+        job.objective,
+        job.dataset.hold_out(config.data.val_fraction, config.data.split_seed),
+        config.data,
+        job.dataset.meta,
+        keep_clouds=config.keep_clouds,
+        seed=config.seed,
+    )
     _record(job, out, origin, result, device).write(out)
 
 

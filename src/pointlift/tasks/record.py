@@ -112,7 +112,7 @@ def describe_transform(transform: CloudTransform) -> dict[str, Any]:
         acts["anisotropic"] = said["augment"]["anisotropic"]
     return {
         "augmentation": acts,
-        "preprocessing": {key: said[key] for key in ("stage", "normalize", "up_axis", "resample")},
+        "preprocessing": {key: said[key] for key in ("stage", "normalize", "normalize_subset", "up_axis", "resample")},
         "notes": said["notes"],
     }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,7 +14,8 @@ from pointlift.core.errors import CheckpointError, UsageError
 from pointlift.core.seeds import seed_everything
 from pointlift.engine import distributed
 from pointlift.models.base import PointModel
-from pointlift.models.registry import MODELS, create_model, set_quirks
+from pointlift.models.registry import MODELS, create_model, from_file, set_quirks
+from pointlift.weights.entries import has_default_weights
 
 logger = logging.getLogger(__name__)
 _WEIGHT_ENDINGS = {".pth", ".pt", ".safetensors", ".ckpt"}
@@ -33,23 +36,34 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def resolve_model(name: str, *, base: str | None = None, device: str = "auto", quirks: str | None = None) -> PointModel:
+def resolve_model(
+    name: str,
+    *,
+    base: str | None = None,
+    device: str = "auto",
+    quirks: str | None = None,
+    pretrained: bool | str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> PointModel:
     """The model that `name` means, in evaluation mode.
 
-    A path that exists wins; then a registry name (`point_mae_base` is untrained, `point_mae_base.scan_hardest` has
-    those weights).
+    A path that exists wins; then a registry name: `point_mae_base.scan_hardest` has those weights, `point_mae_tiny`
+    its default weights where there are any, else new ones from seed 0.
 
     Args:
         base: The base weights of an adapter file, when they are no longer where it says.
+        pretrained: For a registry name: False for new weights, True for the default ones (an error where there are
+            none), a tag, or the path of a checkpoint.
+        options: Fields of the network's config, laid on what the weights say.
         quirks: "paper" or "upstream" instead of what the weights were trained with.
         device: Where to put it; "auto" as in `resolve_device`.
 
     Raises:
         UnknownNameError, CheckpointError: Neither, or a file that cannot be used.
-        UsageError: No such device.
+        UsageError: No such device, or `pretrained` for what is no registry name.
     """
     target = resolve_device(device)
-    model = _found(name, base)
+    model = _of_path(name, base, options, pretrained) or _of_name(name, options, pretrained)
     if quirks is not None:
         set_quirks(model, quirks)
         # The same rule of sampling acts where clouds are reduced to the model's number of points.
@@ -58,17 +72,39 @@ def resolve_model(name: str, *, base: str | None = None, device: str = "auto", q
     return model.to(target)
 
 
-def _found(name: str, base: str | None) -> PointModel:
+def _of_path(
+    name: str, base: str | None, options: Mapping[str, Any] | None, pretrained: bool | str | None
+) -> PointModel | None:
+    """The model in a run folder or a file; None where `name` is no path."""
     path = Path(name)
-    if path.exists():
-        model, file = load_model(path, base=base)
-        if file.assumed:
-            logger.warning("%s: assumed %s", name, "; ".join(file.assumed))
-        return model
-    if "/" in name or path.suffix in _WEIGHT_ENDINGS:
-        raise CheckpointError(
-            f"no run folder or file {name!r}", "a path, or a name of `pointlift list models`", f"looked in {Path.cwd()}"
+    if not path.exists():
+        if "/" in name or path.suffix in _WEIGHT_ENDINGS:
+            raise CheckpointError(
+                f"no run folder or file {name!r}",
+                "a path, or a name of `pointlift list models`",
+                f"looked in {Path.cwd()}",
+            )
+        return None
+    if pretrained is not None:
+        raise UsageError(
+            f"model.pretrained {pretrained} with {name}, which has its own weights",
+            "a name of `pointlift list models` with it",
         )
-    MODELS.get(name.partition(".")[0])
+    model, file = load_model(path, base=base)
+    if file.assumed:
+        logger.warning("%s: assumed %s", name, "; ".join(file.assumed))
+    if not options:
+        return model
+    if file.holds == "adapter":
+        raise UsageError(f"model.options with {name}, an adapter", "a whole model")
+    seed_everything(0)  # what the options add is the same every time
+    return from_file(file, **options).eval()
+
+
+def _of_name(name: str, options: Mapping[str, Any] | None, pretrained: bool | str | None) -> PointModel:
+    arch = name.partition(".")[0]
+    MODELS.get(arch)
+    if pretrained is None:
+        pretrained = "." in name or has_default_weights(arch)
     seed_everything(0)  # an untrained model is the same one every time
-    return create_model(name, pretrained="." in name).eval()
+    return create_model(name, pretrained=pretrained, **(options or {})).eval()

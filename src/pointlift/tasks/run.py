@@ -17,12 +17,17 @@ from pointlift.models.base import PointModel
 from pointlift.tasks.config import FinetuneConfig, PretrainConfig, RunConfig
 from pointlift.tasks.files import write_json, write_text
 from pointlift.tasks.inputs import Source
-from pointlift.tasks.predict import Prediction, predict
+from pointlift.tasks.predict import Prediction
+from pointlift.tasks.predict_parts import PartPrediction, answer
 from pointlift.tasks.record import Record
 
 CONFIG, ORIGIN = "config.yaml", "origin.json"
 _LOCK = ".lock"
-KINDS: dict[str, type[RunConfig]] = {"classification": FinetuneConfig, "pretraining": PretrainConfig}
+KINDS: dict[str, type[RunConfig]] = {
+    "classification": FinetuneConfig,
+    "part_segmentation": FinetuneConfig,
+    "pretraining": PretrainConfig,
+}
 
 # What says which data; the rest of a data configuration says what becomes of it.
 _WHICH_DATA = ("name", "root", "variant", "options", "up_axis", "unit", "limit")
@@ -70,9 +75,13 @@ class Run:
         """The selected weights, in evaluation mode."""
         return load_model(self.out / "model")[0]
 
-    def predict(self, source: Source) -> Prediction:
-        """The label of one cloud (a file, a cloud, or an array)."""
-        return predict(self.model, source)
+    def predict(self, source: Source, category: str | None = None) -> Prediction | PartPrediction:
+        """What the model says of one cloud (a file, a cloud, or an array).
+
+        Args:
+            category: What the cloud is; for models of parts, which answer with the part of every point.
+        """
+        return answer(self.model, source, category)
 
     def __repr__(self) -> str:
         return f"Run({str(self.out)!r})"

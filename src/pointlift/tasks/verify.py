@@ -76,7 +76,7 @@ def verify(record: Mapping[str, Any], overrides: Sequence[str] = (), *, toleranc
     """
     verb, words = _parsed(str(record["command"]))
     with tempfile.TemporaryDirectory(prefix="pointlift-verify-") as folder:
-        out = ["--out", str(Path(folder) / "run")] if verb in TRAINING else ["--json"]
+        out = ["--out", str(Path(folder) / "run")] if verb in TRAINING else ["--json", "--no-cache"]
         command = [sys.executable, "-m", "pointlift", verb, *words, *overrides, *out]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         shown = shlex.join(["pointlift", *command[3:]])

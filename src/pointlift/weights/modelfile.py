@@ -7,7 +7,7 @@ Ours are a `.safetensors` file whose header holds the description under the key 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from pointlift.core.errors import CheckpointError
+from pointlift.data.sets.known import SHAPENETPART_PARTS, SHAPENETPART_PARTS_OF
 from pointlift.engine.files import cannot_write, write_atomic
 from pointlift.weights.hashing import state_hash
 from pointlift.weights.reading import read_checkpoint
@@ -33,6 +34,7 @@ class ModelFile:
         arch: Registry name of the architecture.
         config: Its config as plain values; may be partial for released checkpoints.
         classes: Class names in label order, when known.
+        categories: Of a part segmentation model, when known: category names in order, and the parts of each.
         preprocess: What a cloud must go through before the model (`points`, `normalize`, ...).
         holds: "model", "adapter", or what the released file holds.
         quirks: "upstream" where the weights were trained with the released code's quirks; ours say it in `config`.
@@ -41,6 +43,7 @@ class ModelFile:
         new: Prefixes of our keys that the file cannot hold.
         assumed: What the tensors do not tell and was taken from the released configs.
         extra: Further description (adapter, base).
+        name: Of its weights entry, where it was read as one.
     """
 
     path: Path
@@ -56,6 +59,8 @@ class ModelFile:
     new: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
+    categories: dict[str, tuple[int, ...]] | None = None
+    name: str | None = None
 
 
 def describe(
@@ -66,9 +71,12 @@ def describe(
     classes: tuple[str, ...] | None,
     preprocess: Mapping[str, Any],
     holds: str = "model",
+    categories: Mapping[str, Sequence[int]] | None = None,
     **extra: Any,
 ) -> dict[str, Any]:
     """The description that travels with weights: enough to predict."""
+    if categories is not None:
+        extra = {"categories": {name: list(parts) for name, parts in categories.items()}, **extra}
     return {
         "format": FORMAT,
         "holds": holds,
@@ -140,6 +148,9 @@ def _released(path: Path, state: dict[str, Tensor], known: Mapping[str, Any]) ->
     renamed = upstream.rename(state)
     arch, arguments, assumed = upstream.infer(state)
     arguments |= known
+    categories = _shapenetpart(arguments)
+    if categories is not None:
+        assumed += ("the categories and parts of ShapeNetPart",)
     return ModelFile(
         path=path,
         state=renamed.state,
@@ -152,7 +163,20 @@ def _released(path: Path, state: dict[str, Tensor], known: Mapping[str, Any]) ->
         dropped=renamed.dropped,
         new=renamed.expected_new,
         assumed=tuple(a for a in assumed if a.partition("=")[0] not in known),
+        classes=None if categories is None else SHAPENETPART_PARTS,
+        categories=categories,
     )
+
+
+def _shapenetpart(arguments: Mapping[str, Any]) -> dict[str, tuple[int, ...]] | None:
+    """ShapeNetPart's categories where a released model tells as many of them, and of parts, apart: all of them do."""
+    told_apart = (arguments.get("part_head", {}).get("categories"), arguments.get("num_classes"))
+    known = arguments.get("head") == "parts" and told_apart == (len(SHAPENETPART_PARTS_OF), len(SHAPENETPART_PARTS))
+    return dict(SHAPENETPART_PARTS_OF) if known else None
+
+
+def _categories(said: Any) -> dict[str, tuple[int, ...]] | None:
+    return None if said is None else {str(name): tuple(map(int, parts)) for name, parts in said.items()}
 
 
 def _weights_in(path: Path) -> Path:
@@ -171,7 +195,7 @@ def _weights_in(path: Path) -> Path:
 def _ours(path: Path, state: dict[str, Tensor], header: str) -> ModelFile:
     try:
         said = json.loads(header)
-        known = {"format", "holds", "arch", "config", "classes", "preprocess", "hash"}
+        known = {"format", "holds", "arch", "config", "classes", "categories", "preprocess", "hash"}
         if said["format"] > FORMAT:
             raise CheckpointError(f"{path} has format {said['format']}", f"at most {FORMAT}", "upgrade pointlift")
         file = ModelFile(
@@ -183,9 +207,10 @@ def _ours(path: Path, state: dict[str, Tensor], header: str) -> ModelFile:
             preprocess=dict(said["preprocess"]),
             holds=said["holds"],
             extra={k: v for k, v in said.items() if k not in known},
+            categories=_categories(said.get("categories")),
         )
         written = said["hash"]
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} has a damaged description: {error!r}", "a file written by pointlift") from error
     if state_hash(state) != written:
         raise CheckpointError(f"{path}: the tensors are not those that were written", "an unchanged file")

@@ -265,6 +265,8 @@ def _beside(row: Reported, record: Mapping[str, Any], dataset: Mapping[str, Any]
         other.append(f"scored on test, here on {record['split']}")
     if row.protocol == "few-shot" and (few is None or not few.setting):
         other.append(f"{row.setting} folds")
+    if row.protocol == "few-shot" and few is not None and few.drawn:
+        other.append(f"the published folds, here {few.drawn.replace(' here', '')}")
     if row.protocol == "few-shot" and few is not None and few.fold is not None:
         other.append(f"mean over ten published folds, here fold {few.fold} alone")
     differs = []
@@ -304,17 +306,22 @@ _VARIANT = re.compile(r"(\d+)-way (\d+)-shot(?:, fold (\d+))?")
 
 @dataclass(frozen=True)
 class _FewShot:
-    """What a few-shot record says of its folds: `5w10s` or an empty string, and which fold when it is one alone."""
+    """What a few-shot record says of its folds: `5w10s` or an empty string, and which fold when it is one alone.
+
+    `drawn` says how they were drawn, where they are not read from files.
+    """
 
     setting: str
     fold: str | None
+    drawn: str = ""
 
 
 def _few_shot_of(record: Mapping[str, Any]) -> _FewShot | None:
     """None for other records. A mean over folds says way and shot under `few_shot`; one fold is known by its data."""
     dataset, several = _part(record, "dataset"), _part(record, "few_shot")
     if several.get("way") and several.get("shot"):
-        return _FewShot(f"{several['way']}w{several['shot']}s", None)
+        origin = str(several.get("origin") or "")
+        return _FewShot(f"{several['way']}w{several['shot']}s", None, origin if origin.startswith("drawn") else "")
     if str(dataset.get("name") or "").endswith(_FOLDS):
         found = _VARIANT.match(str(dataset.get("variant") or ""))
         if found:

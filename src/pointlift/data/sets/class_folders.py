@@ -90,6 +90,14 @@ def load(
     return CloudDataset(meta, splits.get("train", empty), splits.get("test"), root, splits.get("val"))
 
 
+def class_of_files(root: Path) -> dict[str, dict[Path, str]]:
+    """`{"train": {file: class}, "val": …, "test": …}` of class folders, without reading a file."""
+    return {
+        part: {path: name for name, paths in listing.items() for path in paths}
+        for part, listing in _listings(root).items()
+    }
+
+
 def _split(root: Path, listing: Listing, classes: tuple[str, ...], mesh_points: int, mesh_seed: int) -> CloudSplit:
     paths = [p for name in classes for p in listing.get(name, [])]
     labels = [i for i, name in enumerate(classes) for _ in listing.get(name, [])]

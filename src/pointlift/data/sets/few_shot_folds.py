@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from pointlift.core.errors import UsageError
-from pointlift.core.seeds import generator
 from pointlift.data.dataset import CloudDataset, CloudSplit, DatasetMeta
 from pointlift.data.sets.few_shot import Item
+from pointlift.data.sets.few_shot_draw import DrawnFold, draw_folds
 from pointlift.data.sets.pickle_writing import pickled_array, pickled_int, pickled_text
 from pointlift.engine.files import write_atomic
 
@@ -32,9 +32,7 @@ def make_few_shot(
 ) -> Path:
     """Write `out/<way>way_<shot>shot/0.npz`, `1.npz`, …: what `load_dataset(out, way=…, shot=…, fold=…)` opens.
 
-    Per fold: `way` classes at random, `shot` clouds of each from the training part and `test_shot` from the test part,
-    each list in random order. Classes with `shot` training clouds or fewer, or with fewer than `test_shot` test clouds,
-    do not take part. Fold f follows from (seed, way, shot, f) and the data set alone.
+    Which clouds a fold has says `draw_folds`; each list is in random order.
 
     Args:
         dataset: A labelled set with a test part; normals are kept where it has them.
@@ -53,62 +51,29 @@ def make_few_shot(
     Raises:
         UsageError: No test part, no labels, too few classes with enough clouds, or folds that are there already.
     """
-    if min(way, shot, folds, test_shot) < 1:
-        raise UsageError(f"way {way}, shot {shot}, {folds} folds, test_shot {test_shot}", "at least 1 of each")
-    if dataset.test is None:
-        raise UsageError(
-            f"{dataset.meta.name} has no test part", "one to draw test clouds from", "--data.test_fraction"
-        )
-    pools = _pools(dataset, dataset.test, shot, test_shot)
-    if len(pools) < way:
-        raise UsageError(
-            f"{len(pools)} classes of {dataset.meta.name} have more than {shot} training and {test_shot} test clouds",
-            f"at least {way}",
-            "Lower way, shot or test_shot",
-        )
+    drawn = draw_folds(dataset, way, shot, folds, seed, test_shot=test_shot)
     folder = Path(out).expanduser() / f"{way}way_{shot}shot"
     there = [p.name for f in range(folds) for p in (folder / f"{f}.npz", folder / f"{f}.pkl") if p.exists()]
     if there:
         raise UsageError(f"{folder} holds {there[0]} already", "a folder without folds")
     folder.mkdir(parents=True, exist_ok=True)
-    for f in range(folds):
-        fold = _draw(dataset, dataset.test, pools, way, shot, test_shot, generator(seed, "few-shot", way, shot, f))
+    for f, rows in enumerate(drawn):
+        fold = _with_points(dataset, rows)
         if pickles:
             write_atomic(folder / f"{f}.pkl", _pickled(fold))
         write_atomic(folder / f"{f}.npz", _archived(fold, dataset.meta))
     return folder
 
 
-def _pools(
-    dataset: CloudDataset, test: CloudSplit, shot: int, test_shot: int
-) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Class -> positions of its training and test clouds, for the classes that have enough of both."""
-    pools = {}
-    for label in range(len(dataset.meta.classes)):
-        pool = tuple(np.flatnonzero(split.class_labels() == label) for split in (dataset.train, test))
-        if len(pool[0]) > shot and len(pool[1]) >= test_shot:
-            pools[label] = (pool[0], pool[1])
-    return pools
-
-
-def _draw(
-    dataset: CloudDataset,
-    test: CloudSplit,
-    pools: dict[int, tuple[np.ndarray, np.ndarray]],
-    way: int,
-    shot: int,
-    test_shot: int,
-    rng: np.random.Generator,
-) -> Fold:
-    chosen = [list(pools)[i] for i in rng.permutation(len(pools))[:way]]
-    fold: Fold = {"train": [], "test": []}
-    for new, original in enumerate(chosen):
-        for part, split, pool, count in zip(
-            fold, (dataset.train, test), pools[original], (shot, test_shot), strict=True
-        ):
-            rows = pool[rng.permutation(len(pool))[:count]]
-            fold[part] += [(_table(split, int(i)), new, original) for i in rows]
-    return {part: [items[i] for i in rng.permutation(len(items))] for part, items in fold.items()}
+def _with_points(dataset: CloudDataset, fold: DrawnFold) -> Fold:
+    splits = {"train": dataset.train, "test": dataset.part("test")}
+    return {
+        name: [
+            (_table(splits[name], int(i)), int(k), fold.originals[k])
+            for i, k in zip(part.positions, part.labels, strict=True)
+        ]
+        for name, part in fold.parts.items()
+    }
 
 
 def _table(split: CloudSplit, i: int) -> np.ndarray:

@@ -11,6 +11,14 @@ MODELNET40_CLASSES = (
     "sofa", "stairs", "stool", "table", "tent", "toilet", "tv_stand", "vase", "wardrobe", "xbox",
 )  # fmt: skip
 
+SHAPENETPART_PARTS_OF: dict[str, tuple[int, ...]] = {
+    "Airplane": (0, 1, 2, 3), "Bag": (4, 5), "Cap": (6, 7), "Car": (8, 9, 10, 11), "Chair": (12, 13, 14, 15),
+    "Earphone": (16, 17, 18), "Guitar": (19, 20, 21), "Knife": (22, 23), "Lamp": (24, 25, 26, 27),
+    "Laptop": (28, 29), "Motorbike": (30, 31, 32, 33, 34, 35), "Mug": (36, 37), "Pistol": (38, 39, 40),
+    "Rocket": (41, 42, 43), "Skateboard": (44, 45, 46), "Table": (47, 48, 49),
+}  # fmt: skip
+SHAPENETPART_PARTS = tuple(f"{name}/{i}" for name, parts in SHAPENETPART_PARTS_OF.items() for i in range(len(parts)))
+
 _BY_CLASSES: dict[tuple[str, ...], str] = {MODELNET40_CLASSES: "modelnet40"}
 
 

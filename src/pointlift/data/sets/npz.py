@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from pointlift.core.errors import DataError, DatasetNotFoundError
+from pointlift.core.errors import DataError, DatasetNotFoundError, first_few
 from pointlift.data.catalog import DATASETS, DatasetEntry
 from pointlift.data.config import Axis
 from pointlift.data.dataset import CloudDataset, CloudSplit, DatasetMeta, checked_labels, common_size
@@ -79,7 +79,8 @@ def load(root: Path, *, up_axis: Axis | None = None, unit: str | None = None) ->
     """Open an npz folder; several `test*.npz` (or `val*.npz`) are joined in alphabetical order.
 
     Without `label` in the files, the set has no labels per cloud and samples carry `semantic`, `instance`, `part`:
-    whichever are there. `category_parts.json`, when it is there, says which parts each class has.
+    whichever are there. `category_parts.json`, when it is there, says which parts each class has; else each class has
+    those that occur in its clouds.
 
     Args:
         root: The folder.
@@ -98,6 +99,7 @@ def load(root: Path, *, up_axis: Axis | None = None, unit: str | None = None) ->
             checked_labels(part.labels, classes, part.path)
     splits = {part: _split([f for f in files if _part(f.path) == part]) for part in ("train", "val", "test")}
     native = common_size(*splits.values())
+    point_classes, parts_of = _parts(root, files, classes)
     meta = DatasetMeta(
         name=name_for(classes, root.resolve().name),
         variant=f"npz, {native or 'differing numbers of'} points",
@@ -106,8 +108,8 @@ def load(root: Path, *, up_axis: Axis | None = None, unit: str | None = None) ->
         native_points=native,
         unit=unit or first.unit,
         note="stored as int16 in the unit sphere" if first.key == "points_i16" else "",
-        point_classes=first.point_classes,
-        parts_of=_parts_of(root / PARTS_FILE, classes, first.point_classes),
+        point_classes=point_classes,
+        parts_of=parts_of,
     )
     none = None if first.labels is None else np.empty(0, np.int64)
     empty = CloudSplit(first.store, none, (), rows=np.empty(0, np.int64))
@@ -126,6 +128,50 @@ def _split(files: list[_Part]) -> CloudSplit | None:
     return CloudSplit(store, np.concatenate(labels) if labels else None, names, fields=carried)
 
 
+def _parts(
+    root: Path, files: list[_Part], classes: tuple[str, ...]
+) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]] | None]:
+    """Names of the parts (numbers where no file names them), and which of them each class has.
+
+    Raises:
+        DataError: A cloud with a part that is none of its class; files that name different parts.
+    """
+    names = _common_parts(files)
+    listed = _parts_of(root / PARTS_FILE, classes, names)
+    if any(part.labels is None or "part" not in part.store.fields for part in files):
+        return names, listed
+    found: dict[str, set[int]] = {name: set() for name in classes}
+    for part in files:
+        for i, label in enumerate(np.asarray(part.labels).reshape(-1)):
+            values = np.unique(part.store.field("part", i))
+            if values.dtype.kind not in "iu":
+                raise DataError(f"{part.path}: parts of type {values.dtype}", "integers of shape (n, N)")
+            own = set(values.tolist())
+            known = range(len(names) or 1 << 16) if listed is None else listed.get(classes[label], ())
+            strange = [number for number in own if number not in known]
+            if strange:
+                raise DataError(
+                    f"{part.path}: cloud {i}, of class {classes[label]}, has part {min(strange)}",
+                    f"parts among {first_few(map(str, sorted(known)))}",
+                    f"Correct `part`, the names in `parts`, or {PARTS_FILE}",
+                )
+            found[classes[label]] |= own
+    if listed is None:
+        listed = {name: tuple(sorted(own)) for name, own in found.items() if own}
+    return names or tuple(
+        str(n) for n in range(1 + max((max(own) for own in listed.values() if own), default=-1))
+    ), listed
+
+
+def _common_parts(files: list[_Part]) -> tuple[str, ...]:
+    """The names of parts that all files agree on; empty when no file names them."""
+    named = [part for part in files if part.point_classes]
+    for part in named[1:]:
+        if part.point_classes != named[0].point_classes:
+            raise DataError(f"{part.path} and {named[0].path} name different parts", "the same parts in the same order")
+    return named[0].point_classes if named else ()
+
+
 def _parts_of(
     path: Path, classes: tuple[str, ...], point_classes: tuple[str, ...]
 ) -> dict[str, tuple[int, ...]] | None:
@@ -135,7 +181,10 @@ def _parts_of(
     table = read_json(path, dict, "{class: [numbers of its parts]}", largest=1 << 20)
     numbers = range(len(point_classes)) if point_classes else range(1 << 16)
     if not all(
-        name in classes and isinstance(parts, list) and all(type(n) is int and n in numbers for n in parts)
+        name in classes
+        and isinstance(parts, list)
+        and all(type(n) is int and n in numbers for n in parts)
+        and len(set(parts)) == len(parts)
         for name, parts in table.items()
     ):
         raise DataError(f"{path} does not fit the classes and parts of the set", "{class: [numbers of its parts]}")

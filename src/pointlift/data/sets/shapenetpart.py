@@ -13,6 +13,7 @@ from pointlift.data.cloud import PointCloud
 from pointlift.data.config import Axis
 from pointlift.data.dataset import CloudDataset, CloudSplit, DatasetMeta, joined
 from pointlift.data.files import read
+from pointlift.data.sets.known import SHAPENETPART_PARTS, SHAPENETPART_PARTS_OF
 from pointlift.data.sets.places import checked_name, find_folder
 from pointlift.data.small_files import read_json, read_lines
 from pointlift.data.stores import NAMES_AND_SIZES, FileStore
@@ -20,13 +21,6 @@ from pointlift.data.stores import NAMES_AND_SIZES, FileStore
 FOLDER = "shapenetcore_partanno_segmentation_benchmark_v0_normal"
 CATEGORIES = "synsetoffset2category.txt"
 COLUMNS = ("x", "y", "z", "nx", "ny", "nz", "part")
-PARTS_OF: dict[str, tuple[int, ...]] = {
-    "Airplane": (0, 1, 2, 3), "Bag": (4, 5), "Cap": (6, 7), "Car": (8, 9, 10, 11), "Chair": (12, 13, 14, 15),
-    "Earphone": (16, 17, 18), "Guitar": (19, 20, 21), "Knife": (22, 23), "Lamp": (24, 25, 26, 27),
-    "Laptop": (28, 29), "Motorbike": (30, 31, 32, 33, 34, 35), "Mug": (36, 37), "Pistol": (38, 39, 40),
-    "Rocket": (41, 42, 43), "Skateboard": (44, 45, 46), "Table": (47, 48, 49),
-}  # fmt: skip
-POINT_CLASSES = tuple(f"{name}/{i}" for name, parts in PARTS_OF.items() for i in range(len(parts)))
 
 
 def _find(root: Path) -> Path | None:
@@ -59,7 +53,7 @@ def load(root: Path, *, trainval: bool = False, up_axis: Axis | None = None, uni
     synsets = _categories(folder / CATEGORIES)
     splits = {part: _split(folder, part, synsets) for part in ("train", "val", "test")}
     train, val = (joined([splits["train"], splits["val"]]), None) if trainval else (splits["train"], splits["val"])
-    known = all(name in PARTS_OF for name in synsets.values())
+    known = all(name in SHAPENETPART_PARTS_OF for name in synsets.values())
     meta = DatasetMeta(
         name="shapenetpart",
         variant="normal, train and validation lists" if trainval else "normal",
@@ -68,8 +62,8 @@ def load(root: Path, *, trainval: bool = False, up_axis: Axis | None = None, uni
         native_points=None,
         unit=unit,
         note=NAMES_AND_SIZES,
-        point_classes=POINT_CLASSES if known else (),
-        parts_of={name: PARTS_OF[name] for name in synsets.values()} if known else None,
+        point_classes=SHAPENETPART_PARTS if known else (),
+        parts_of={name: SHAPENETPART_PARTS_OF[name] for name in synsets.values()} if known else None,
     )
     return CloudDataset(meta, train, splits["test"], root, val)
 
@@ -117,9 +111,9 @@ def _listed(path: Path, synsets: dict[str, str]) -> list[tuple[str, str]]:
 def _read_shape(path: Path) -> PointCloud:
     cloud = read(path, columns=COLUMNS)
     part = cloud.feats["part"]
-    if part.dtype.kind not in "iu" or int(part.min()) < 0 or int(part.max()) >= len(POINT_CLASSES):
+    if part.dtype.kind not in "iu" or int(part.min()) < 0 or int(part.max()) >= len(SHAPENETPART_PARTS):
         raise DataError(f"{path}: parts of type {part.dtype} from {part.min()} to {part.max()}",
-                        f"whole numbers from 0 to {len(POINT_CLASSES) - 1} in the last column")  # fmt: skip
+                        f"whole numbers from 0 to {len(SHAPENETPART_PARTS) - 1} in the last column")  # fmt: skip
     return cloud
 
 

@@ -11,6 +11,7 @@ from pointlift.ops.numba_cpu.nearest import (
     three_nn,
 )
 from pointlift.ops.numba_cpu.neighbors import ball_query, knn
+from pointlift.ops.numba_cpu.pooling import linear_max, linear_max_backward
 from pointlift.ops.numba_cpu.sampling import farthest_point_sample
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "chamfer_backward",
     "farthest_point_sample",
     "knn",
+    "linear_max",
+    "linear_max_backward",
     "three_interpolate",
     "three_interpolate_backward",
     "three_nn",

@@ -88,9 +88,16 @@
     return { get held() { return fingers.size > 0; }, zoom };
   };
 
-  const tiles = [...document.querySelectorAll("canvas[data-cloud]")].map((canvas) => ({
-    canvas, id: Number(canvas.dataset.cloud), view: { ...Clouds.START }, cloud: null, rgb: null, context: null, visible: false, turned: false, control: null,
-  }));
+  // Tiles inside one `data-linked` element turn together: they share their view.
+  const groups = new Map();
+  const tiles = [...document.querySelectorAll("canvas[data-cloud]")].map((canvas) => {
+    const key = canvas.closest("[data-linked]") ?? canvas;
+    if (!groups.has(key)) groups.set(key, { view: { ...Clouds.START }, tiles: [], turned: false });
+    const group = groups.get(key);
+    const tile = { canvas, id: Number(canvas.dataset.cloud), group, view: group.view, cloud: null, rgb: null, context: null, visible: false, control: null };
+    group.tiles.push(tile);
+    return tile;
+  });
   Clouds.tiles = tiles;
 
   // A page may hold hundreds of clouds: a tile is unpacked when it comes near the screen and given up when it leaves.
@@ -110,6 +117,14 @@
   function colour(tile) {
     tile.rgb = Clouds.colours(tile.cloud, Clouds.mode, Clouds.plainColour(tile.canvas)).rgb;
   }
+  // Another cloud in a tile.
+  Clouds.put = (tile, id) => {
+    tile.id = id;
+    if (!tile.context) return;
+    tile.cloud = Clouds.decode(clouds[id], Clouds.up);
+    colour(tile);
+    draw(tile);
+  };
   function draw(tile) {
     if (tile.context) tile.context.putImageData(raster.draw(tile.cloud, tile.view, tile.rgb, Clouds.veil(), POINTS), 0, 0);
   }
@@ -123,8 +138,8 @@
 
   for (const tile of tiles) {
     tile.control = Clouds.control(tile.canvas, tile.view, {
-      redraw: () => { tile.turned = true; draw(tile); }, // a cloud that someone turned stays as they left it
-      tap: () => Clouds.enlarge(tile.id),
+      redraw: () => { tile.group.turned = true; tile.group.tiles.forEach(draw); }, // what someone turned stays as they left it
+      tap: () => Clouds.enlarge(tile),
     });
     if (tiles.length <= 24) { wake(tile); draw(tile); }
   }
@@ -151,10 +166,11 @@
       const by = SPEED * Math.min(0.1, (now - last) / 1000);
       last = now;
       if (!Clouds.enlarged) {
-        for (const tile of tiles) {
-          if (!tile.visible || tile.control.held || tile.turned) continue;
-          tile.view.yaw += by;
-          draw(tile);
+        for (const group of groups.values()) {
+          const seen = group.tiles.filter((tile) => tile.visible);
+          if (!seen.length || group.turned || seen.some((tile) => tile.control.held)) continue;
+          group.view.yaw += by;
+          seen.forEach(draw);
         }
       }
     }
@@ -164,7 +180,7 @@
     turning = on;
     button.textContent = on ? "Pause turning" : "Turn all";
     if (!on) return;
-    tiles.forEach((tile) => { tile.turned = false; });
+    groups.forEach((group) => { group.turned = false; });
     last = performance.now();
     requestAnimationFrame(frame);
   }
@@ -220,6 +236,7 @@
     const first = clouds.find((packed) => Clouds.modes(packed).includes(Clouds.mode));
     const what = first ? Clouds.colours(Clouds.decode(first, Clouds.up), Clouds.mode, [0, 0, 0]).legend : null;
     // Every tile has its own scale: only the ends are said for all.
+    if (what?.kinds) what.kinds = Clouds.kinds(clouds, Clouds.mode);
     if (what?.marks) what.marks = what.marks.length === 3 ? ["−", "0", "+"] : ["", ""];
     Clouds.showLegend(legendBox, what);
   }
@@ -227,7 +244,7 @@
 
   const more = document.getElementById("more-clouds");
   if (more) {
-    const grid = tiles[0].canvas.closest(".tiles");
+    const grid = more.previousElementSibling;
     grid.classList.add("few");
     more.hidden = false;
     more.addEventListener("click", () => { grid.classList.remove("few"); more.hidden = true; });

@@ -24,6 +24,18 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
+// --- what is wider than its box fades out on the side where there is more ---
+for (const box of document.querySelectorAll(".scroll")) {
+  const mark = () => {
+    const hidden = box.scrollWidth - box.clientWidth - box.scrollLeft;
+    box.classList.toggle("more-right", hidden > 2);
+    box.classList.toggle("more-left", box.scrollLeft > 2);
+  };
+  box.addEventListener("scroll", mark, { passive: true });
+  new ResizeObserver(mark).observe(box);
+  mark();
+}
+
 // --- curves: all panels read the same epoch ---
 const figures = [...document.querySelectorAll("[data-panel]")];
 let epochAt = figures.length ? pageData.panels[figures[0].dataset.panel].shown : 0;

@@ -41,6 +41,19 @@ const Clouds = (() => {
 
   const modes = (packed) => ["plain", "height", ...packed.colours.map((colouring) => colouring.title)];
 
+  const kindColour = (colouring, i) => colouring.palette[i] ?? KINDS[i % KINDS.length];
+
+  // Colours and names of all classes that occur in some of these clouds.
+  function kinds(several, mode) {
+    const there = new Map();
+    for (const packed of several) {
+      const colouring = packed.colours.find((c) => c.title === mode && c.kind === "classes");
+      if (!colouring) continue;
+      for (const i of new Set(bytes(colouring.data))) there.set(i, [`rgb(${kindColour(colouring, i)})`, colouring.names[i] ?? String(i)]);
+    }
+    return [...there.keys()].sort((a, b) => a - b).map((i) => there.get(i));
+  }
+
   // Red, green and blue of every point, and the legend that says what they mean.
   function colours(cloud, mode, plain) {
     const rgb = new Uint8Array(3 * cloud.n);
@@ -54,10 +67,9 @@ const Clouds = (() => {
     }
     if (colouring?.kind === "classes") {
       const data = bytes(colouring.data);
-      for (let i = 0; i < 256; i++) table[i] = KINDS[i % KINDS.length];
+      for (let i = 0; i < 256; i++) table[i] = kindColour(colouring, i);
       paint((i) => data[i]);
-      const there = [...new Set(data)].sort((a, b) => a - b);
-      return { rgb, legend: { kinds: there.map((i) => [`rgb(${table[i]})`, colouring.names[i] ?? String(i)]) } };
+      return { rgb, legend: { kinds: kinds([cloud.packed], mode) } };
     }
     if (colouring) {
       const data = bytes(colouring.data);
@@ -186,5 +198,5 @@ const Clouds = (() => {
   }
 
   const START = { yaw: 0.6, pitch: 0.32, zoom: 1, panX: 0, panY: 0 };
-  return { Raster, START, decode, modes, colours };
+  return { Raster, START, decode, modes, colours, kinds };
 })();

@@ -70,10 +70,10 @@
     redraw();
   }
 
-  Clouds.enlarge = (id) => {
+  Clouds.enlarge = (tile) => {
     dialog.showModal();
     Clouds.enlarged = true;
-    show(Clouds.tiles.findIndex((tile) => tile.id === id));
+    show(Clouds.tiles.indexOf(tile));
     fit();
     canvas.focus();
   };
