@@ -197,8 +197,8 @@ def test_names_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         create_model("point_mae_base", pretrained="runs/none.pth")
     with pytest.raises(CheckpointError, match="no checkpoint at 'none'"):
         create_model("point_mae_base", pretrained=Path("none"))
-    with pytest.raises(CheckpointError, match="no default weights for 'point_mae_tiny'"):
-        create_model("point_mae_tiny", pretrained=True)
+    with pytest.raises(CheckpointError, match="no default weights for 'point_mae_small'"):
+        create_model("point_mae_small", pretrained=True)
 
 
 def test_a_tag_is_not_mistaken_for_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ def evaluate(
         model, base=base, device="cpu", quirks=quirks, pretrained=asked.pretrained, options=asked.options
     )
     if network.origin is None and not has_run(run):
-        say(f"note: {model} has no trained weights: this is a network of random ones (seed 0)")
+        say(f"note: this {model} has random weights (seed 0)")
     said = {"quirks": quirks, "base": base, "seed": seed or None, "precision": precision.replace("auto", "") or None}
     given = [word for name, value in said.items() if value is not None for word in (f"--{name}", str(value))]
     common: dict[str, Any] = {

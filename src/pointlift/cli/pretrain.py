@@ -32,7 +32,8 @@ def pretrain(
 def summary(record: dict[str, Any]) -> str:
     """What a pre-training run came to, in one line."""
     scores = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in record["metrics"].items())
+    epochs = "1 epoch" if record["epochs"] == 1 else f"{record['epochs']} epochs"
     return (
-        f"{record['samples_seen']:,} clouds of {record['dataset']['name']} seen in {record['epochs']} epochs; "
+        f"{record['samples_seen']:,} clouds of {record['dataset']['name']} seen in {epochs}; "
         f"on held-out clouds: {scores or 'not measured'}"
     )
