@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pointlift.report import text
-from pointlift.report.run import RunFolder
+
+if TYPE_CHECKING:  # reading a run uses what is said here of parts
+    from pointlift.report.run import RunFolder
 
 
 @dataclass(frozen=True)
