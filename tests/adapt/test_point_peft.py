@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from pointlift.adapt.io import load_model
 from pointlift.adapt.memory_bank import BankFacts, MemoryBank
 from pointlift.adapt.point_peft import PointPeft, PointPeftQuirks
 from pointlift.adapt.registry import adapt_model
 from pointlift.core.errors import CheckpointMismatchError, ConfigError, UsageError
-from pointlift.layers import local_attention
+from pointlift.layers.bottleneck import Bottleneck
 from pointlift.layers.local_attention import LocalAttention, Surroundings, inverse_distance_weights
 from pointlift.models.base import PointModel
 from pointlift.models.registry import create_model
@@ -205,22 +205,32 @@ def test_local_attention_is_what_it_says() -> None:
             assert torch.allclose(found[b, s], (layer.proj(mixed) + rows).amax(0), atol=1e-5)
 
 
-@pytest.mark.parametrize("cached", [1, 1 << 19])
-def test_the_fast_way_round_is_the_same(cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values and gradients against plain operations; in whatever portions."""
+@pytest.mark.parametrize("pool", ["max", "mean_plus_max"])
+def test_a_swapped_layer_is_called_and_gives_the_same(pool: str) -> None:
+    """Values and gradients of the fast way round against members that are written out, as behind a swapped layer."""
     torch.manual_seed(0)
     layer, table = LocalAttention(8), torch.randn(2, 9, 8, requires_grad=True)
     near = Surroundings.of(torch.randn(2, 9, 3), torch.randn(2, 5, 3), 3, 4, ties="lowest")
     tensors = [table, *layer.parameters()]
-    monkeypatch.setattr(local_attention, "_CACHED", cached)
     results = []
-    for plain in (True, False):
-        monkeypatch.setattr(local_attention, "_plain", lambda *_, plain=plain: plain)
+    for swapped in (False, True):
+        if swapped:
+            layer.proj = nn.Sequential(layer.proj)
         torch.manual_seed(1)  # for drop path
-        out = layer(table, near, drop=0.5)
+        out = layer(table, near, pool, drop=0.5)
         results.append([out, *torch.autograd.grad((out * torch.arange(8)).sum(), tensors)])
     for fast, slow in zip(*results, strict=True):
         assert torch.allclose(fast, slow, atol=1e-4)
+
+
+def test_a_bottleneck_times_a_factor() -> None:
+    torch.manual_seed(0)
+    bottleneck, x = Bottleneck(6, 3), torch.randn(2, 4, 6)
+    nn.init.normal_(bottleneck.up.bias)
+    expected = 0.7 * bottleneck(x)
+    torch.testing.assert_close(bottleneck.scaled(x, 0.7), expected)
+    bottleneck.up = nn.Sequential(bottleneck.up)
+    torch.testing.assert_close(bottleneck.scaled(x, 0.7), expected)
 
 
 def test_drop_path_is_per_neighbourhood() -> None:

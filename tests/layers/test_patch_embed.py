@@ -95,6 +95,19 @@ def test_kept_patches_are_embedded_as_among_all(embed: PatchEmbed, patches: Tens
     torch.testing.assert_close(embed.bn2.running_var, twin.bn2.running_var)
 
 
+def test_where_nothing_learns_clouds_pass_in_pieces(embed: PatchEmbed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same tokens; what learns, or is normed over the batch, passes as a whole."""
+    patches, seen = torch.randn(7, G, K, 3, dtype=torch.float64), []
+    embed.local2.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0]) // (G * K)))
+    monkeypatch.setattr("pointlift.layers.patch_embed._CACHED", 3 * G * K * WIDTHS[2])
+    embed.train()(patches)
+    whole = embed.eval()(patches)
+    embed.eval().requires_grad_(False)(patches.clone().requires_grad_())
+    assert seen == [7, 7, 7]
+    torch.testing.assert_close(embed(patches), whole)
+    assert seen[3:] == [3, 3, 1]
+
+
 def test_single_precision_has_the_gradients_of_double(embed: PatchEmbed, patches: Tensor) -> None:
     """Its last layer and maximum are one operation with a backward pass of its own."""
     single = copy.deepcopy(embed).float().train()

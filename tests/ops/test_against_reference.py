@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pointlift import ops
+from pointlift.core.errors import UsageError
 
 if ops.backends()["knn"] == "reference":
     pytest.skip("numba is not installed", allow_module_level=True)
 
+from pointlift.ops import reference
 from pointlift.ops.numba_cpu import tree
 
 quick = settings(max_examples=20, deadline=None, derandomize=True)
@@ -237,3 +239,151 @@ def test_linear_max_has_a_gradient_of_its_gradient():
     expected = twice(F.linear(x, weight).max(1).values)
     for ours, theirs in zip(twice(ops.linear_max(x, weight)), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 5, 8, 6, 3), (3, 4, 1, 1, 2, 1), (1, 30, 4, 11, 1, 7), (2, 5, 3, 17, 3, 2)])
+@pytest.mark.parametrize("spread", [1.0, 40.0])
+def test_neighborhood_attention_and_its_gradient(shape, spread):
+    """Against the usual formulation, too: gathered members and torch's attention."""
+    b, rows, count, k, heads, depth = shape
+    qkv = (torch.randn(b, rows, 3 * heads * depth) * spread**0.5).requires_grad_()
+    idx = torch.randint(0, rows, (b, count, k))  # duplicates, within a neighbourhood and between them
+    pull = torch.randn(b, count, k, heads * depth)
+
+    def usual():
+        members = ops.gather(qkv, idx).view(b * count, k, 3, heads, -1).permute(2, 0, 3, 1, 4)
+        return F.scaled_dot_product_attention(*members, scale=0.3).transpose(1, 2).reshape(b, count, k, -1)
+
+    def run(function=lambda: ops.neighborhood_attention(qkv, idx, heads, 0.3)):
+        out = function()
+        return out, *torch.autograd.grad(out, qkv, pull)
+
+    fast, truth = both(run)
+    for ours, truly, theirs in zip(fast, truth, run(usual), strict=True):
+        torch.testing.assert_close(ours, truly, rtol=1e-4, atol=2e-5 * spread)
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5 * spread)
+
+
+def test_neighborhood_attention_in_other_precisions_and_without_clouds():
+    qkv, idx = torch.randn(2, 6, 12), torch.randint(0, 6, (2, 3, 4))
+    exact = ops.neighborhood_attention(qkv.double(), idx, 2, 0.5)
+    assert exact.dtype == torch.float64
+    torch.testing.assert_close(ops.neighborhood_attention(qkv, idx, 2, 0.5).double(), exact, rtol=1e-5, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ops.neighborhood_attention(qkv, idx, 2, 0.5).dtype == torch.bfloat16
+    assert ops.neighborhood_attention(qkv[:0], idx[:0], 2, 0.5).shape == (0, 3, 4, 4)
+    torch.autograd.gradcheck(lambda t: ops.neighborhood_attention(t, idx, 2, 0.5), qkv.double().requires_grad_())
+
+
+def test_neighborhood_attention_does_not_hide_what_is_not_finite():
+    qkv, idx = torch.randn(1, 4, 6), torch.tensor([[[0, 1], [2, 3]]])
+    qkv[0, 1, 2] = torch.nan  # a key: both members look at it
+    out = ops.neighborhood_attention(qkv, idx, 1, 1.0)
+    assert out[0, 0].isnan().all()
+    assert out[0, 1].isfinite().all()
+
+
+def test_neighborhood_attention_has_a_gradient_of_its_gradient():
+    qkv, idx = torch.randn(2, 6, 12, requires_grad=True), torch.randint(0, 6, (2, 3, 4))
+
+    def twice():
+        out = ops.neighborhood_attention(qkv, idx, 2, 0.5)
+        (first,) = torch.autograd.grad(out.square().sum(), qkv, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), qkv)
+
+    for ours, theirs in zip(twice(), _reference_twice(qkv, idx), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def _reference_twice(qkv, idx):
+    out = reference.neighborhood_attention(qkv, idx, 2, 0.5)
+    (first,) = torch.autograd.grad(out.square().sum(), qkv, create_graph=True)
+    return torch.autograd.grad(first.square().sum(), qkv)
+
+
+@pytest.mark.parametrize(
+    ("width", "idx", "heads"),
+    [
+        (10, torch.zeros(2, 3, 4, dtype=torch.int64), 2),
+        (12, torch.zeros(2, 3, 4), 2),
+        (12, torch.zeros(1, 3, 4, dtype=torch.int64), 2),
+        (12, torch.zeros(2, 3, 0, dtype=torch.int64), 2),
+        (12, torch.full((2, 3, 4), 6), 2),
+        (12, torch.full((2, 3, 4), -1), 2),
+        (12, torch.zeros(2, 3, 4, dtype=torch.int64), 0),
+    ],
+)
+def test_neighborhood_attention_refuses_what_does_not_fit(width, idx, heads):
+    with pytest.raises(UsageError):
+        ops.neighborhood_attention(torch.randn(2, 6, width), idx, heads, 1.0)
+
+
+def _neighborhoods(b, rows, count, k, channels, inputs):
+    """A table, neighbourhoods in it with rows that stand in several and several times in one, members' own inputs."""
+    learns = {"requires_grad": True}
+    table, x = torch.randn(b, rows, channels, **learns), torch.randn(b, count, k, inputs, **learns)
+    return table, torch.randint(0, rows, (b, count, k)), x, torch.randn(channels, inputs, **learns)
+
+
+@pytest.mark.parametrize("sizes", [(2, 9, 5, 8, 24, 18), (1, 3, 1, 1, 1, 1), (3, 4, 7, 5, 13, 2), (2, 6, 3, 4, 8, 7)])
+def test_neighborhood_max_and_its_gradient(sizes):
+    """Against the usual formulation, too: gathered rows, the layer, the maximum."""
+    table, idx, x, weight = _neighborhoods(*sizes)
+    pull = torch.randn(*idx.shape[:2], table.shape[2])
+
+    def run(function=lambda: ops.neighborhood_max(table, idx, x, weight)):
+        out = function()
+        return out, *torch.autograd.grad(out, (table, x, weight), pull)
+
+    fast, truth = both(run)
+    usual = run(lambda: (ops.gather(table, idx) + x @ weight.T).max(2).values)
+    for ours, truly, theirs in zip(fast, truth, usual, strict=True):
+        torch.testing.assert_close(ours, truly, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_neighborhood_max_gives_the_gradient_to_the_first_of_equals_and_hides_no_nan():
+    table, idx = torch.zeros(1, 3, 2, requires_grad=True), torch.tensor([[[2, 0, 1]]])
+    out = ops.neighborhood_max(table, idx, torch.zeros(1, 1, 3, 1), torch.zeros(2, 1))
+    (gradient,) = torch.autograd.grad(out.sum(), table)
+    assert gradient.tolist() == [[[0, 0], [0, 0], [1, 1]]]
+    spoilt = torch.tensor([[[0.0, 1.0], [torch.nan, 5.0], [3.0, 2.0]]])
+    out = ops.neighborhood_max(spoilt, idx, torch.zeros(1, 1, 3, 1), torch.zeros(2, 1))
+    assert out[0, 0, 0].isnan()
+    assert out[0, 0, 1] == 5
+
+
+def test_neighborhood_max_in_other_precisions_without_clouds_and_twice_derived():
+    table, idx, x, weight = _neighborhoods(2, 6, 3, 4, 5, 2)
+    exact = ops.neighborhood_max(table.double(), idx, x.double(), weight.double())
+    torch.testing.assert_close(ops.neighborhood_max(table, idx, x, weight).double(), exact, rtol=1e-5, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = ops.neighborhood_max(table, idx, x, weight)
+    torch.testing.assert_close(rounded.double(), exact, rtol=0.05, atol=0.05)
+    assert ops.neighborhood_max(table[:0], idx[:0], x[:0], weight).shape == (0, 3, 5)
+
+    def twice(out):
+        (first,) = torch.autograd.grad(out.square().sum(), weight, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), x)
+
+    usual = twice((ops.gather(table, idx) + x @ weight.T).max(2).values)
+    for ours, theirs in zip(twice(ops.neighborhood_max(table, idx, x, weight)), usual, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        {"idx": torch.full((2, 3, 4), 6)},
+        {"idx": torch.full((2, 3, 4), -1)},
+        {"idx": torch.zeros(2, 3, 4)},
+        {"idx": torch.zeros(2, 3, 5, dtype=torch.int64)},
+        {"table": torch.zeros(3, 6, 5)},
+        {"weight": torch.zeros(5, 3)},
+        {"weight": torch.zeros(4, 2)},
+    ],
+)
+def test_neighborhood_max_refuses_what_does_not_fit(spoil):
+    names = ("table", "idx", "x", "weight")
+    with pytest.raises(UsageError):
+        ops.neighborhood_max(**{**dict(zip(names, _neighborhoods(2, 6, 3, 4, 5, 2), strict=True)), **spoil})

@@ -107,6 +107,14 @@ SAMPLES = {
     "chamfer_backward": (torch.rand(2, 12), torch.rand(2, 12), X, X + 0.1, IDX.view(2, -1), IDX.view(2, -1)),
     "linear_max": (X.clone().requires_grad_(), torch.randn(5, 3).requires_grad_()),
     "linear_max_backward": (torch.rand(2, 5), torch.randint(0, 12, (2, 5)), X, torch.randn(5, 3)),
+    "neighborhood_max": (
+        torch.randn(2, 12, 5).requires_grad_(),
+        IDX,
+        torch.randn(*IDX.shape, 4).requires_grad_(),
+        torch.randn(5, 4).requires_grad_(),
+    ),
+    "neighborhood_attention": (torch.randn(2, 12, 18).requires_grad_(), IDX, 2, 0.5),
+    "neighborhood_attention_backward": (torch.randn(2, 4, 3, 6), torch.randn(2, 12, 18), IDX, 2, 0.5),
     "emd_match": (X, X + 0.2),
 }
 

@@ -208,7 +208,7 @@ class PointPeftAdapter(Remembering):
         block = self._block(state, index)
         if self.config.quirks.zero_gate and block.gate is not None and self._level(state.level).sizes.hierarchy:
             return block.gate * (h + block.beside(h))
-        return h + self.config.adapter_factor * block.beside(h)
+        return h + block.beside.scaled(h, self.config.adapter_factor)
 
     def after(self, index: int, state: TokenState, ctx: Context) -> TokenState:
         level, block = self._level(state.level), self._block(state, index)
@@ -224,7 +224,7 @@ class PointPeftAdapter(Remembering):
         found = block.pooled(level.local(table, near, self.config.pool, rate))
         state.taps(f"level.{state.level}.block.{index}.pooled", found)
         found = found + self.config.center_factor * gather(table, near.center_idx)
-        state = state.write("patch", tokens + self._share(level.sizes) * near.carry(found))
+        state = state.write("patch", tokens + near.carry(found, self._share(level.sizes)))
         return replace(state, x=state.x + block.behind(state.x))
 
     def _share(self, sizes: LevelSizes) -> float:

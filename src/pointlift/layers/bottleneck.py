@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pointlift.layers.block import ACTIVATIONS, Activation
@@ -33,4 +34,13 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., dim) -> (..., dim)."""
-        return self.up(self.dropout(ACTIVATIONS[self.act](self.down(x))))
+        return self.up(self._inside(x))
+
+    def scaled(self, x: Tensor, factor: float) -> Tensor:
+        """`factor * self(x)`: the few weights are scaled, not the many outputs."""
+        if type(self.up) is not nn.Linear:  # swapped (LoRA): it must be called
+            return factor * self(x)
+        return F.linear(self._inside(x), factor * self.up.weight, factor * self.up.bias)
+
+    def _inside(self, x: Tensor) -> Tensor:
+        return self.dropout(ACTIVATIONS[self.act](self.down(x)))

@@ -6,20 +6,16 @@ Point-PEFT's geometry-aware adapter (arXiv 2310.03059, section 3.3; card `point-
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from pointlift.layers.block import drop_path
 from pointlift.layers.init import init_linears_, truncated
-from pointlift.ops import farthest_point_sample, gather, knn, library
+from pointlift.ops import farthest_point_sample, gather, knn, neighborhood_attention, neighborhood_max
 from pointlift.ops.sampling import Ties
-
-# Values of members that are held at once: they stay in the cache.
-_CACHED = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -55,9 +51,9 @@ class Surroundings:
         centers = gather(rows, center_idx)
         return cls(centers, center_idx, knn(centers, rows, size).idx, inverse_distance_weights(tokens, centers))
 
-    def carry(self, feats: Tensor) -> Tensor:
-        """Features of the neighbourhoods (B, S, C) at the tokens (B, G, C)."""
-        return self.weights.to(feats.dtype) @ feats
+    def carry(self, feats: Tensor, factor: float = 1.0) -> Tensor:
+        """Features of the neighbourhoods (B, S, C) at the tokens (B, G, C), times `factor`."""
+        return (factor * self.weights).to(feats.dtype) @ feats  # weights are few beside tokens
 
 
 def inverse_distance_weights(query: Tensor, points: Tensor, eps: float = 1e-8) -> Tensor:
@@ -106,56 +102,15 @@ class LocalAttention(nn.Module):
         Returns:
             (B, S, C).
         """
-        b, s, k = near.idx.shape
-        # A row is in many neighbourhoods: what acts on rows runs before they are gathered.
-        found = gather(self.qkv(self.norm(table)), near.idx)
-        query, key, value = found.view(b * s, k, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
-        mixed = mixed.transpose(1, 2).reshape(b * s, k, -1)
-        alive = drop_path(mixed.new_ones(b * s, 1, 1), drop, self.training)
-        if pool == "max" and _plain(table, mixed, self.proj):
-            largest = _LargestMember.apply(table, near.idx, mixed * alive, self.proj.weight)
-            return largest + (self.proj.bias * alive).view(b, -1, self.proj.out_features)
-        members = gather(table, near.idx).flatten(0, 1) + self.proj(mixed) * alive
-        pooled = members.max(1).values
+        b, s, _ = near.idx.shape
+        # A row is in many neighbourhoods: what acts on rows runs once for each.
+        mixed = neighborhood_attention(self.qkv(self.norm(table)), near.idx, self.heads, self.scale)
+        alive = drop_path(mixed.new_ones(b * s, 1, 1), drop, self.training).view(b, s, 1, 1)
+        if type(self.proj) is not nn.Linear:  # swapped (LoRA): it must be called
+            members = gather(table, near.idx) + self.proj(mixed) * alive
+            return members.max(2).values + (members.mean(2) if pool == "mean_plus_max" else 0)
+        mixed, weight, bias = mixed * alive, self.proj.weight, self.proj.bias * alive[..., 0]
+        pooled = neighborhood_max(table, near.idx, mixed, weight) + bias
         if pool == "mean_plus_max":
-            pooled = pooled + members.mean(1)
-        return pooled.view(b, s, -1)
-
-
-def _plain(table: Tensor, mixed: Tensor, proj: nn.Module) -> bool:
-    """Whether the fast way round is open: float32 on a CPU, nothing traced, a layer that is what it seems."""
-    plain = type(proj) is nn.Linear and table.dtype == mixed.dtype == torch.float32
-    return plain and table.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
-class _LargestMember(torch.autograd.Function):
-    """max over members of table[idx] + mixed @ weight.T, without ever holding all members.
-
-    Of a neighbourhood one member per channel has a gradient, so its way back is as many values as there are results.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, idx: Tensor, mixed: Tensor, weight: Tensor) -> Tensor:
-        b, rows, channels = table.shape
-        flat = (idx + rows * torch.arange(b, device=idx.device).view(-1, 1, 1)).flatten(0, 1)
-        source, (count, size) = table.reshape(b * rows, channels), flat.shape
-        best, at = table.new_empty(count, channels), flat.new_empty(count, channels)
-        for part in torch.arange(count).split(max(1, _CACHED // (size * channels))):
-            some = slice(int(part[0]), int(part[-1]) + 1)
-            members = source.index_select(0, flat[some].flatten())
-            members.addmm_(mixed[some].flatten(0, 1), weight.T)
-            torch.max(members.view(-1, size, channels), 1, out=(best[some], at[some]))
-        ctx.save_for_backward(flat, at, mixed, weight)
-        ctx.shape = table.shape
-        return best.view(b, -1, channels)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        flat, at, mixed, weight = ctx.saved_tensors
-        grad = grad.reshape(at.shape)
-        b, rows, channels = ctx.shape
-        into = grad.new_zeros(b * rows, channels).scatter_add_(0, flat.gather(1, at), grad)
-        grad_mixed, grad_weight = library.linear_max_backward(grad, at, mixed, weight)
-        return into.view(ctx.shape), None, grad_mixed, grad_weight
+            pooled = pooled + gather(table, near.idx).mean(2) + F.linear(mixed.mean(2), weight) + bias
+        return pooled

@@ -10,6 +10,9 @@ from pointlift.layers.linear import fold_norm, linear_norm
 from pointlift.layers.row_norm import norm_rows
 from pointlift.ops import linear_max
 
+# Values between two layers that are held at once where nothing learns: they stay in the cache.
+_CACHED = 1 << 18
+
 
 class PatchEmbed(nn.Module):
     """Mini-PointNet: each patch of K local points becomes one token (Point-BERT, section 3.1).
@@ -39,6 +42,9 @@ class PatchEmbed(nn.Module):
         take part in the statistics of the BatchNorms alone, where these are taken from the batch.
         """
         b, g, k, channels = neighborhoods.shape
+        few = max(1, _CACHED // (g * k * self.bn2.num_features))
+        if b > few and keep is None and self._fixed(neighborhoods):
+            return torch.cat([self(part) for part in neighborhoods.split(few)])
         local = F.relu(linear_norm(neighborhoods.reshape(b * g * k, channels), self.local1, self.bn1))
         local = self.local2(local)
         pooled = _largest(local.view(b * g, k, -1))
@@ -49,6 +55,12 @@ class PatchEmbed(nn.Module):
         else:  # swapped (LoRA): it must be called
             tokens = _largest(self.joint2(joint))
         return tokens.view(b, g, -1) if keep is None else tokens
+
+    def _fixed(self, x: Tensor) -> bool:
+        """Whether clouds pass by themselves on a CPU, for good: no statistics of the batch, no gradient, no trace."""
+        learns = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters()))
+        here = x.device.type == "cpu" and not torch.compiler.is_compiling()
+        return here and not (learns or self.bn1.training or self.bn2.training)
 
     def _joint(self, local: Tensor, pooled: Tensor, k: int) -> Tensor:
         """bn2(joint1([pooled, local])): local (R, C), pooled (R / k, C) -> (R, C_joint).

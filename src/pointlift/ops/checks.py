@@ -67,3 +67,11 @@ def check_range(name: str, idx: Tensor, size: int) -> None:
             f"indices per cloud, 0 to {size - 1}",
             "Flat indices (that contain the cloud's number) have to be taken modulo the cloud size",
         )
+
+
+def check_neighborhoods(name: str, table: Tensor, idx: Tensor) -> None:
+    """Refuse what is no table of rows (B,R,C) with int64 indices of neighbourhoods (B,S,K)."""
+    if table.dim() != 3 or idx.dim() != 3 or idx.shape[0] != table.shape[0] or idx.shape[2] < 1:
+        raise UsageError(f"{name} {tuple(table.shape)} with idx {tuple(idx.shape)}", "(B,R,C) with (B,S,K), K >= 1")
+    if idx.dtype != torch.int64:
+        raise UsageError(f"idx has dtype {idx.dtype}", "int64", "Convert it with .long()")

@@ -36,6 +36,9 @@ TABLE: dict[str, tuple[str, ...]] = {  # operation -> back ends that implement i
     "chamfer_backward": ("numba", REFERENCE),
     "linear_max": ("numba", REFERENCE),
     "linear_max_backward": ("numba", REFERENCE),
+    "neighborhood_max": ("numba", REFERENCE),
+    "neighborhood_attention": ("numba", REFERENCE),
+    "neighborhood_attention_backward": ("numba", REFERENCE),
     "emd_match": (REFERENCE,),
 }
 

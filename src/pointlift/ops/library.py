@@ -57,6 +57,15 @@ linear_max = _operator("linear_max", "(Tensor x, Tensor weight) -> (Tensor, Tens
 linear_max_backward = _operator(
     "linear_max_backward", "(Tensor grad, Tensor idx, Tensor x, Tensor weight) -> (Tensor, Tensor)"
 )
+neighborhood_max = _operator(
+    "neighborhood_max", "(Tensor table, Tensor idx, Tensor x, Tensor weight) -> (Tensor, Tensor)"
+)
+neighborhood_attention = _operator(
+    "neighborhood_attention", "(Tensor qkv, Tensor idx, SymInt heads, float scale) -> Tensor"
+)
+neighborhood_attention_backward = _operator(
+    "neighborhood_attention_backward", "(Tensor grad, Tensor qkv, Tensor idx, SymInt heads, float scale) -> Tensor"
+)
 emd_match = _operator("emd_match", "(Tensor a, Tensor b) -> Tensor")
 
 
@@ -117,6 +126,22 @@ def _(grad, idx, x, weight):
     return x.new_empty(x.shape), weight.new_empty(weight.shape)
 
 
+@_fake(neighborhood_max)
+def _(table, idx, x, weight):
+    shape = (*idx.shape[:2], table.shape[2])
+    return table.new_empty(shape), _index(table, *shape)
+
+
+@_fake(neighborhood_attention)
+def _(qkv, idx, heads, scale):
+    return qkv.new_empty((*idx.shape, qkv.shape[2] // 3))
+
+
+@_fake(neighborhood_attention_backward)
+def _(grad, qkv, idx, heads, scale):
+    return qkv.new_empty(qkv.shape)
+
+
 @_fake(emd_match)
 def _(a, b):
     return a.new_empty((a.shape[0], b.shape[1], a.shape[1]))
@@ -151,8 +176,43 @@ def _linear_max_gradient(ctx, grad, _idx):
     return linear_max_backward(grad, *ctx.saved_tensors)
 
 
+def _save_neighborhood_max(ctx, inputs, output):
+    table, *others = inputs
+    ctx.rows = table.shape[1]
+    ctx.save_for_backward(output[1], *others)
+
+
+def _neighborhood_max_gradient(ctx, grad, _idx):
+    """Of a neighbourhood one member per channel has a gradient: as many values as there are results."""
+    at, idx, x, weight = ctx.saved_tensors
+    into = grad.new_zeros(grad.shape[0], ctx.rows, grad.shape[2]).scatter_add_(1, idx.gather(2, at), grad)
+    flat = (t.flatten(0, 1) for t in (grad, at, x))
+    # As for `linear_max`: only the reference's sums have a gradient of their own.
+    backward: Any = reference.linear_max_backward if torch.is_grad_enabled() else linear_max_backward
+    grad_x, grad_weight = backward(*flat, weight)
+    return into, None, grad_x.view(x.shape), grad_weight
+
+
+def _save_attention(ctx, inputs, output):
+    qkv, idx, ctx.heads, ctx.scale = inputs
+    ctx.save_for_backward(qkv, idx)
+
+
+def _attention_gradient(ctx, grad):
+    kept = (grad, *ctx.saved_tensors, ctx.heads, ctx.scale)
+    if torch.is_grad_enabled():
+        return reference.neighborhood_attention_backward(*kept), None, None, None
+    return neighborhood_attention_backward(*kept), None, None, None
+
+
 torch.library.register_autograd(
     three_interpolate, _interpolation_gradient, setup_context=_save_interpolation, lib=_LIBRARY
 )
 torch.library.register_autograd(chamfer, _chamfer_gradient, setup_context=_save_chamfer, lib=_LIBRARY)
 torch.library.register_autograd(linear_max, _linear_max_gradient, setup_context=_save_linear_max, lib=_LIBRARY)
+torch.library.register_autograd(
+    neighborhood_max, _neighborhood_max_gradient, setup_context=_save_neighborhood_max, lib=_LIBRARY
+)
+torch.library.register_autograd(
+    neighborhood_attention, _attention_gradient, setup_context=_save_attention, lib=_LIBRARY
+)

@@ -1,4 +1,4 @@
-"""Features of sets: a linear layer and its maximum over the set."""
+"""Features of sets and of neighbourhoods: the largest values of a linear layer over their members."""
 
 import torch
 import torch.nn.functional as F
@@ -6,6 +6,8 @@ from torch import Tensor
 
 from pointlift.core.errors import UsageError
 from pointlift.ops import library
+from pointlift.ops.checks import check_neighborhoods
+from pointlift.ops.grouping import gather
 
 
 def linear_max(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -31,8 +33,40 @@ def linear_max(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             f"x {tuple(x.shape)} with weight {tuple(weight.shape)}", "(P,K,C_in) with (C_out,C_in), K >= 1"
         )
     if not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)):
-        return F.linear(x, weight, bias).amax(1)
+        largest = F.linear(x, weight).amax(1)  # the bias does not choose: added to all points it costs a copy of them
+        return largest if bias is None else largest + bias
     if x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or not x.dtype == weight.dtype == torch.float32:
         return F.linear(x, weight, bias).max(1).values
     largest, _ = library.linear_max(x, weight)
     return largest if bias is None else largest + bias
+
+
+def neighborhood_max(table: Tensor, idx: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """The largest values over each neighbourhood's rows and what a linear layer adds: `(table[idx] + x @ weight.T)`.
+
+    Differentiable in `table`, `x` and `weight`; the first of equally large members alone receives the gradient. On a
+    CPU in float32 the members are never held, and the way back is as many values as there are results.
+
+    Args:
+        table: Rows of each cloud (B,R,C).
+        idx: Rows of each neighbourhood, int64 (B,S,K), per cloud.
+        x: Per member what the linear layer reads (B,S,K,D).
+        weight: (C,D).
+
+    Returns:
+        (B,S,C).
+
+    Raises:
+        UsageError: Shapes or dtypes that do not fit, or indices outside 0..R-1.
+    """
+    check_neighborhoods("table", table, idx)
+    if x.shape[:-1] != idx.shape or weight.shape != (table.shape[2], x.shape[-1]):
+        raise UsageError(
+            f"x {tuple(x.shape)} and weight {tuple(weight.shape)} with table {tuple(table.shape)} and idx "
+            f"{tuple(idx.shape)}",
+            "(B,S,K,D) and (C,D) with (B,R,C) and (B,S,K)",
+        )
+    fast = table.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    if not fast or not table.dtype == x.dtype == weight.dtype == torch.float32:
+        return (gather(table, idx) + x @ weight.T).max(2).values
+    return library.neighborhood_max(table, idx, x, weight)[0]

@@ -123,6 +123,35 @@ def linear_max_backward(grad: Tensor, idx: Tensor, x: Tensor, weight: Tensor) ->
     return rows @ weight, rows.flatten(0, 1).T @ x.flatten(0, 1)
 
 
+def neighborhood_max(table: Tensor, idx: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    largest = (gather_rows(table, idx) + x @ weight.T).max(2)
+    return largest.values, largest.indices
+
+
+def _heads(qkv: Tensor, idx: Tensor, heads: int) -> Tensor:
+    """Queries, keys and values of all members, one behind the other: (3,B,S,H,K,D)."""
+    return gather_rows(qkv, idx).unflatten(-1, (3, heads, -1)).permute(3, 0, 1, 4, 2, 5)
+
+
+def neighborhood_attention(qkv: Tensor, idx: Tensor, heads: int, scale: float) -> Tensor:
+    query, key, value = _heads(qkv, idx, heads)
+    shares = (query @ key.transpose(-1, -2) * scale).softmax(-1)
+    return (shares @ value).transpose(-2, -3).flatten(-2)
+
+
+def neighborhood_attention_backward(grad: Tensor, qkv: Tensor, idx: Tensor, heads: int, scale: float) -> Tensor:
+    query, key, value = _heads(qkv, idx, heads)
+    shares = (query @ key.transpose(-1, -2) * scale).softmax(-1)
+    pull = grad.unflatten(-1, (heads, -1)).transpose(-2, -3)
+    pulls = pull @ value.transpose(-1, -2)
+    pulls = scale * shares * (pulls - (shares * pulls).sum(-1, keepdim=True))
+    members = torch.stack((pulls @ key, pulls.transpose(-1, -2) @ query, shares.transpose(-1, -2) @ pull))
+    b, rows, width = qkv.shape
+    at = (idx + torch.arange(b, device=idx.device).view(-1, 1, 1) * rows).flatten()
+    parts = members.permute(1, 2, 4, 0, 3, 5).reshape(-1, width)
+    return torch.zeros_like(qkv).view(b * rows, width).index_add(0, at, parts).view(b, rows, width)
+
+
 def emd_match(a: Tensor, b: Tensor) -> Tensor:
     """The released approximate transport (B,M,N): mass sent from point n of `a` to point m of `b`.
 

@@ -3,6 +3,7 @@
 Inputs are contiguous CPU tensors: coordinates float32, indices int64 (`pointlift.ops.library` sees to that).
 """
 
+from pointlift.ops.numba_cpu.attention import neighborhood_attention, neighborhood_attention_backward
 from pointlift.ops.numba_cpu.nearest import (
     chamfer,
     chamfer_backward,
@@ -11,7 +12,7 @@ from pointlift.ops.numba_cpu.nearest import (
     three_nn,
 )
 from pointlift.ops.numba_cpu.neighbors import ball_query, knn
-from pointlift.ops.numba_cpu.pooling import linear_max, linear_max_backward
+from pointlift.ops.numba_cpu.pooling import linear_max, linear_max_backward, neighborhood_max
 from pointlift.ops.numba_cpu.sampling import farthest_point_sample
 
 __all__ = [
@@ -22,6 +23,9 @@ __all__ = [
     "knn",
     "linear_max",
     "linear_max_backward",
+    "neighborhood_attention",
+    "neighborhood_attention_backward",
+    "neighborhood_max",
     "three_interpolate",
     "three_interpolate_backward",
     "three_nn",

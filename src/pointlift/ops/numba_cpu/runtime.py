@@ -59,6 +59,20 @@ does not do over floats.
 """
 
 
+def _unbits(typing_context, value):
+    if value != types.int32:
+        return None
+
+    def build(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.int32), build
+
+
+unbits: Any = intrinsic(_unbits)
+"""The float32 of a bit pattern: the inverse of `bits`."""
+
+
 _pool: ThreadPoolExecutor | None = None
 _forked = False
 
