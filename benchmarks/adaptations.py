@@ -1,8 +1,9 @@
 """Every way to adapt, on the same clouds: method x backbone x seed, under one protocol.
 
     python -m benchmarks.adaptations --data ../shared/data/modelnet40 --up-axis z --out runs/adaptations \\
-        [--methods full,lora] [--backbones point_mae_tiny] [--seeds 0,1,2] [--epochs 6] [--limit 1000] \\
-        [--pretrained point_bert_tiny=runs/pretrained] [--budget-minutes 40] [--record docs/results/adaptations]
+        [--methods full,lora] [--backbones point_mae_tiny] [--seeds 0,1,2] [--rates 2e-3,4e-3,8e-3] [--epochs 6] \\
+        [--limit 1000] [--pretrained point_bert_tiny=runs/pretrained] [--budget-minutes 40] \\
+        [--record docs/results/adaptations]
 
 One run folder per cell under `--out`. What is finished is not run again, what was killed goes on from its last epoch,
 and the record, the table (Markdown) and the picture are made from whatever is there. Two processes of one thread work
@@ -13,7 +14,8 @@ The protocol is fixed and the same for all: the first `--limit` training clouds 
 held out of the training part before (an evaluation of at most `--val-limit` clouds after every epoch), the whole test
 part, which is scored twice at the end and chooses nothing: with the last weights, and with those of the epoch that was
 best on validation. Augmentation, optimiser and schedule are those of the recipe `point_mae/clouds`, but for a warm-up
-of one epoch instead of two; the learning rate is set per kind of method beforehand (`RATES`) and not searched for.
+of one epoch instead of two. The learning rate: every method tries the same `--rates` with the first seed, and the one
+that is best on validation is that of all its seeds; `--lr METHOD=RATE` sets one beforehand.
 """
 
 from __future__ import annotations
@@ -25,11 +27,10 @@ import logging
 import os
 import shlex
 import shutil
-import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
@@ -38,14 +39,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from benchmarks.adaptations_table import summarise, table
+
 SEEDS_FOR_A_CLAIM = 3
 CELL = "cell.json"
 STARTING_WEIGHTS = "starting_weights"
-# Learning rates, set beforehand. `full`: that of our recipe for short runs. The frozen protocols and everything that
-# adds little to a frozen trunk: papers give it a larger rate than full fine-tuning (LoRA, BitFit, adapters and VPT by
-# factors of 2 to 10); here twice, for all alike.
-FULL_RATE, OTHER_RATE = 1e-3, 2e-3
-RATES: dict[str, float] = {"full": FULL_RATE}
+RATES = ("2e-3", "4e-3", "8e-3")
 
 
 @dataclass(frozen=True)
@@ -60,10 +59,15 @@ class Plan:
     epochs: int
     batch_size: int
     vote_rounds: int
-    rates: dict[str, float] = field(default_factory=dict)
+    rates: tuple[float, ...] = tuple(map(float, RATES))
+    fixed_rates: dict[str, float] = field(default_factory=dict)
     pretrained: dict[str, str | bool] = field(default_factory=dict)
     model_options: dict[str, Any] = field(default_factory=dict)
     adaptation_options: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def rates_of(self, method: str) -> tuple[float, ...]:
+        """The learning rates that a method tries."""
+        return (self.fixed_rates[method],) if method in self.fixed_rates else self.rates
 
 
 @dataclass(frozen=True)
@@ -72,15 +76,35 @@ class Cell:
 
     backbone: str
     method: str
+    rate: float
     seed: int
 
     def folder(self, out: Path) -> Path:
-        return out / self.backbone / self.method / f"s{self.seed}"
+        return out / self.backbone / self.method / f"lr{self.rate:g}" / f"s{self.seed}"
 
 
-def cells(backbones: Sequence[str], methods: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
-    """All of them, a whole seed after the other: a grid that is cut short compares equally many runs."""
-    return [Cell(b, m, s) for s in seeds for b in backbones for m in methods]
+def first_cells(plan: Plan, backbones: Sequence[str], methods: Sequence[str], seed: int) -> list[Cell]:
+    """Every rate of every method, with one seed."""
+    return [Cell(b, m, rate, seed) for b in backbones for m in methods for rate in plan.rates_of(m)]
+
+
+def chosen_cells(plan: Plan, tried: Sequence[Cell], seeds: Sequence[int], out: Path) -> list[Cell]:
+    """All seeds at the rate of each method that was best on validation, of equal ones that with the smaller loss.
+
+    A whole seed after the other: a grid that is cut short compares equally many runs. What is not tried to the end
+    is left out.
+    """
+    found: dict[tuple[str, str], dict[float, tuple[float, float]]] = {}
+    for cell in tried:
+        if result := known(plan, cell, out):
+            scores = result["validation"]["overall_accuracy"], -result["validation"]["loss"]
+            found.setdefault((cell.backbone, cell.method), {})[cell.rate] = scores
+    best = {
+        (backbone, method): max(rates, key=lambda rate: rates[rate])
+        for (backbone, method), rates in found.items()
+        if len(rates) == len(plan.rates_of(method))
+    }
+    return [Cell(*which, rate, seed) for seed in seeds for which, rate in best.items()]
 
 
 def config_of(plan: Plan, cell: Cell) -> dict[str, Any]:
@@ -105,7 +129,7 @@ def config_of(plan: Plan, cell: Cell) -> dict[str, Any]:
             "batch_size": plan.batch_size,
             "augment": {"scale": [0.8, 1.25], "shift": 0.1},
         },
-        "optim": {"lr": plan.rates.get(cell.method, RATES.get(cell.method, OTHER_RATE)), "weight_decay": 0.05},
+        "optim": {"lr": cell.rate, "weight_decay": 0.05},
         "schedule": {"name": "cosine", "warmup_epochs": 1},
         "vote": {"rounds": plan.vote_rounds},
     }
@@ -167,7 +191,6 @@ def run_cell(plan: Plan, cell: Cell, out: Path) -> dict[str, Any]:
         "protocol": said,
         STARTING_WEIGHTS: said[STARTING_WEIGHTS],
         **asdict(cell),
-        "lr": config_of(plan, cell)["optim"]["lr"],
         "chosen": {"epoch": record["epoch"], **record["metrics"]},
         "last": _last(run, record, dataset),
         "validation": record["validation"],
@@ -244,8 +267,9 @@ def run_grid(
                 else:
                     took.append(time.perf_counter() - at)
                     say(
-                        f"{cell.backbone:<16}{cell.method:<12}seed {cell.seed}  last {_percent(found['last'])}  "
-                        f"chosen {_percent(found['chosen'])}  {took[-1]:.0f} s (CPU {found['cpu_seconds']:.0f} s)"
+                        f"{cell.backbone:<16}{cell.method:<12}rate {cell.rate:<6g} seed {cell.seed}  "
+                        f"last {_percent(found['last'])}  chosen {_percent(found['chosen'])}  "
+                        f"{took[-1]:.0f} s (CPU {found['cpu_seconds']:.0f} s)"
                     )
     return problems
 
@@ -281,88 +305,30 @@ def _percent(scores: dict[str, Any]) -> str:
     return f"{100 * scores['overall_accuracy']:.2f} %"
 
 
-def summarise(results: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """One row per backbone and method: mean and standard deviation over its seeds."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for result in results:
-        groups.setdefault((result["backbone"], result["method"]), []).append(result)
-    full = {(r["backbone"], r["seed"]): r for r in results if r["method"] == "full"}
-    for (backbone, method), runs in groups.items():
-        row: dict[str, Any] = {
-            "backbone": backbone,
-            "method": method,
-            "seeds": [r["seed"] for r in runs],
-            "lr": runs[0]["lr"],
-            **{k: runs[0][k] for k in ("parameters", "trainable", "trainable_without_head")},
-            "cpu_seconds": round(statistics.mean(r["cpu_seconds"] for r in runs), 1),
-            "epoch_chosen": [r["chosen"]["epoch"] for r in runs],
-        }
-        for rule in ("last", "chosen"):
-            for metric in ("overall_accuracy", "mean_class_accuracy"):
-                row[f"{rule}_{metric}"] = spread([r[rule][metric] for r in runs])
-            pairs = [(r, full[backbone, r["seed"]]) for r in runs if method != "full" and (backbone, r["seed"]) in full]
-            if pairs:
-                gains = [r[rule]["overall_accuracy"] - f[rule]["overall_accuracy"] for r, f in pairs]
-                row[f"{rule}_minus_full"] = spread(gains)
-        voted = [r["chosen"]["vote_overall_accuracy"] for r in runs if "vote_overall_accuracy" in r["chosen"]]
-        if len(voted) == len(runs):
-            row["voted_overall_accuracy"] = spread(voted)
-        yield row
-
-
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and sample standard deviation (None of one value) of fractions."""
-    return {
-        "mean": statistics.mean(values),
-        "std": statistics.stdev(values) if len(values) > 1 else None,
-        "values": list(values),
-    }
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as Markdown, the most parameters first."""
-    columns = ["backbone", "method", "trainable without head", "head", "last epoch", "chosen on validation"]
-    columns += ["voted"] if any("voted_overall_accuracy" in r for r in rows) else []
-    columns += ["minus full, same seeds", "seeds", "CPU time"]
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    full = {r["backbone"]: r["trainable_without_head"] for r in rows if r["method"] == "full"}
-    for row in sorted(rows, key=lambda r: (r["backbone"], -r["trainable_without_head"])):
-        without = row["trainable_without_head"]
-        share = f" ({100 * without / full[row['backbone']]:.1f} %)" if row["backbone"] in full else ""
-        words = [
-            row["backbone"],
-            f"`{row['method']}`",
-            f"{without:,}{share}" if without else "0",
-            f"{row['trainable'] - without:,}",
-            _mean(row["last_overall_accuracy"]),
-            _mean(row["chosen_overall_accuracy"]),
-        ]
-        if "voted" in columns:
-            words.append(_mean(row["voted_overall_accuracy"]) if "voted_overall_accuracy" in row else "")
-        words.append(_mean(row["chosen_minus_full"], sign="+") if "chosen_minus_full" in row else "")
-        words += [str(len(row["seeds"])), f"{row['cpu_seconds']:.0f} s"]
-        lines.append("| " + " | ".join(words) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _mean(found: dict[str, Any], sign: str = "") -> str:
-    mean, std = round(100 * found["mean"], 2) + 0.0, found["std"]  # no "-0.00"
-    return f"{mean:{sign}.2f}" + ("" if std is None else f" ± {100 * std:.2f}")
-
-
-def record(plan: Plan, results: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], left: list[str]) -> dict:
-    """The document: how it was done, the rows, every run behind them."""
+def record(
+    plan: Plan,
+    results: Sequence[dict[str, Any]],
+    rows: Sequence[dict[str, Any]],
+    trials: Sequence[dict[str, Any]],
+    left: list[str],
+) -> dict:
+    """The document: how it was done, the rows, every run behind them; of `trials` what chose the rates."""
+    tried: dict[tuple[str, str], dict[str, float]] = {}
+    for trial in trials:
+        of_method = tried.setdefault((trial["backbone"], trial["method"]), {})
+        of_method[f"{trial['rate']:g}"] = trial["validation"]["overall_accuracy"]
     first = results[0]
     fewest = min(len(r["seeds"]) for r in rows)
     shared, more = ("dataset", "versions", "device"), ("protocol",)
     return {
         "command": shlex.join(["python", "-m", "benchmarks.adaptations", *sys.argv[1:]]),
         "what": "test accuracy (fractions) after equal epochs; validation, held out of train, chooses the epoch of "
-        "`chosen`; `last` is the last one; ± is the sample standard deviation over seeds",
+        "`chosen`; `last` is the last one; ± is the sample standard deviation over seeds; `rates_tried`: "
+        "validation accuracy of each learning rate with the first seed, whose best is that of the row",
         "claim": f"{fewest} seeds" if fewest >= SEEDS_FOR_A_CLAIM else f"none: {fewest} seeds, fewer than three",
         "plan": asdict(plan),
         **{k: first[k] for k in shared},
-        "rows": list(rows),
+        "rows": [{**row, "rates_tried": tried[row["backbone"], row["method"]]} for row in rows],
         "runs": [{k: v for k, v in r.items() if k not in (*shared, *more)} for r in results],
         "left": left,
     }
@@ -378,6 +344,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--methods", type=_list, default=list_adaptations(), help="default: every adaptation")
     parser.add_argument("--backbones", type=_list, default=["point_mae_tiny"])
     parser.add_argument("--pretrained", type=_pair, action="append", default=[], metavar="NAME=PATH")
+    parser.add_argument("--rates", type=_list, default=list(RATES), help="learning rates that every method tries")
     parser.add_argument("--lr", type=_pair, action="append", default=[], metavar="METHOD=RATE")
     parser.add_argument("--seeds", type=_list, default=["0", "1", "2"])
     parser.add_argument("--epochs", type=int, default=6)
@@ -417,20 +384,27 @@ def main(words: Sequence[str] | None = None) -> int:
         epochs=options.epochs,
         batch_size=options.batch_size,
         vote_rounds=options.vote_rounds,
-        rates={name: float(rate) for name, rate in options.lr},
+        rates=tuple(map(float, options.rates)),
+        fixed_rates={name: float(rate) for name, rate in options.lr},
         pretrained={
             name: path if path not in ("true", "false") else path == "true" for name, path in options.pretrained
         },
         model_options=options.model_options,
         adaptation_options=options.options,
     )
-    wanted = cells(options.backbones, options.methods, [int(s) for s in options.seeds])
+    seeds = [int(s) for s in options.seeds]
 
     def say(line: str) -> None:
         print(line, flush=True)
 
-    budget = None if options.budget_minutes is None else 60 * options.budget_minutes
-    left = run_grid(plan, wanted, options.out, jobs=options.jobs, budget=budget, say=say)
+    begun, left = time.perf_counter(), []
+    tried = first_cells(plan, options.backbones, options.methods, seeds[0])
+    wanted: list[Cell] = []
+    for phase in range(2):
+        wanted = chosen_cells(plan, tried, seeds, options.out) if phase else tried
+        spent = time.perf_counter() - begun
+        budget = None if options.budget_minutes is None else 60 * options.budget_minutes - spent
+        left += run_grid(plan, wanted, options.out, jobs=options.jobs, budget=budget, say=say)
     results = [found for cell in wanted if (found := known(plan, cell, options.out))]
     if results:
         rows = list(summarise(results))
@@ -438,7 +412,8 @@ def main(words: Sequence[str] | None = None) -> int:
         if options.record is not None:
             from benchmarks.adaptations_picture import draw
 
-            document = json.dumps(record(plan, results, rows, left), indent=1, ensure_ascii=False) + "\n"
+            trials = [found for cell in tried if (found := known(plan, cell, options.out))]
+            document = json.dumps(record(plan, results, rows, trials, left), indent=1, ensure_ascii=False) + "\n"
             options.record.with_suffix(".json").write_text(document, encoding="utf-8")
             options.record.with_suffix(".md").write_text(table(rows), encoding="utf-8")
             draw(rows, options.record.with_suffix(".png"), epochs=plan.epochs, dataset=results[0]["dataset"])

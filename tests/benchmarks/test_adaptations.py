@@ -42,6 +42,7 @@ def grid(data: Path, out: Path, *words: str, methods: str = "full,linear", seeds
         [
             *("--data", str(data), "--out", str(out / "runs"), "--record", str(out / "record"), "--jobs", "0"),
             *("--methods", methods, "--seeds", seeds, "--epochs", "2", "--limit", "24", "--val-limit", "6"),
+            *("--rates", "1e-4,1e-2", "--lr", "linear=0.02"),
             *("--points", "32", "--batch-size", "8", "--pretrained", "point_mae_tiny=false"),
             *("--model-options", json.dumps(SMALL)),
             *words,
@@ -65,7 +66,8 @@ def test_the_record_counts_every_run(out: Path) -> None:
     rows = {row["method"]: row for row in record["rows"]}
     assert rows["full"]["trainable_without_head"] > 1000
     assert rows["linear"]["trainable_without_head"] == 0
-    assert rows["full"]["lr"] < rows["linear"]["lr"]
+    assert rows["linear"]["rates_tried"].keys() == {"0.02"}
+    assert rows["linear"]["rate"] == 0.02
     for method, row in rows.items():
         runs = [r for r in record["runs"] if r["method"] == method]
         assert [r["seed"] for r in runs] == row["seeds"] == [0, 1]
@@ -79,13 +81,26 @@ def test_the_record_counts_every_run(out: Path) -> None:
     assert "chosen_minus_full" not in rows["full"]
 
 
+def test_validation_chooses_the_rate_with_the_first_seed(out: Path) -> None:
+    (row,) = [r for r in json.loads((out / "record.json").read_text())["rows"] if r["method"] == "full"]
+    folder = out / "runs" / "point_mae_tiny" / "full"
+    scores = {}
+    for name in ("lr0.0001", "lr0.01"):
+        said = json.loads((folder / name / "s0" / adaptations.CELL).read_text())["validation"]
+        scores[name] = (said["overall_accuracy"], -said["loss"])
+        assert row["rates_tried"][name[2:]] == said["overall_accuracy"]
+    best = max(scores, key=scores.__getitem__)
+    assert f"lr{row['rate']:g}" == best
+    assert sorted(p.parent.name for p in folder.glob("*/s1")) == [best]
+
+
 def test_the_scores_are_those_of_the_weights(data: Path, out: Path) -> None:
     """`chosen` are the weights of the run folder; `last` were those of its newest checkpoint."""
     from pointlift.data.loading import load_dataset
     from pointlift.tasks.evaluate import evaluate
     from pointlift.tasks.run import Run
 
-    folder = out / "runs" / "point_mae_tiny" / "full" / "s1"
+    (folder,) = (out / "runs" / "point_mae_tiny" / "full").glob("*/s1")
     cell = json.loads((folder / adaptations.CELL).read_text())
     scored = evaluate(Run(folder).model, load_dataset(data), precision="fp32").metrics
     assert cell["chosen"]["overall_accuracy"] == scored["overall_accuracy"]
@@ -116,20 +131,23 @@ def test_finished_cells_stay_and_missing_ones_are_made(
         adaptations, "run_cell", lambda plan, cell, out: (made.append(cell), run_cell(plan, cell, out))[1]
     )
     assert grid(data, out, seeds="0,1", methods="full,linear,mlp3") == 0
-    assert made == [adaptations.Cell("point_mae_tiny", "mlp3", seed) for seed in (0, 1)]
-    assert "6 cells, 4 of them finished" in capsys.readouterr().out
+    assert [(c.method, c.rate, c.seed) for c in made[:2]] == [("mlp3", 1e-4, 0), ("mlp3", 1e-2, 0)]
+    assert [(c.method, c.seed) for c in made[2:]] == [("mlp3", 1)]
+    said = capsys.readouterr().out
+    assert "5 cells, 3 of them finished" in said
+    assert "6 cells, 5 of them finished" in said
 
 
 def test_another_protocol_needs_another_folder(data: Path, out: Path) -> None:
-    with pytest.raises(SystemExit, match=r"full/s0/cell.json was made under another protocol"):
-        grid(data, out, "--lr", "full=0.01")
+    with pytest.raises(SystemExit, match=r"full/lr0.0001/s0/cell.json was made under another protocol"):
+        grid(data, out, "--epochs", "3")
 
 
 def test_the_weights_that_runs_begin_with_are_part_of_the_protocol(out: Path, tmp_path: Path) -> None:
     """Other tensors in the file of the same name are another protocol; cells that say nothing of them still count."""
     name = "point_mae_tiny"
     plan = adaptations.Plan("data", None, 32, 24, 6, 2, 8, 0, model_options=SMALL)
-    cell = adaptations.Cell(name, "full", 0)
+    cell = adaptations.Cell(name, "full", 1e-2, 0)
     assert json.loads((cell.folder(out / "runs") / adaptations.CELL).read_text())["starting_weights"] is None
     model = create_model(name, num_classes=3, **SMALL)
     hashes = []
@@ -154,7 +172,7 @@ def test_the_weights_that_runs_begin_with_are_part_of_the_protocol(out: Path, tm
 
 def test_without_budget_nothing_begins(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert grid(data, tmp_path, "--budget-minutes", "-1") == 1
-    assert capsys.readouterr().err.count("the budget is used up") == 4
+    assert capsys.readouterr().err.count("the budget is used up") == 3
 
 
 def test_a_method_that_cannot_run_does_not_stop_the_others(
