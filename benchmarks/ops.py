@@ -49,6 +49,10 @@ def naive_index(points: Tensor, idx: Tensor) -> Tensor:
     return points[batch, idx]
 
 
+def naive_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return (query @ key.transpose(-1, -2) * 18**-0.5).softmax(-1) @ value
+
+
 def naive_fps(xyz: Tensor, num: int) -> Tensor:
     batch, n, _ = xyz.shape
     chosen = torch.zeros(batch, num, dtype=torch.long)
@@ -195,6 +199,11 @@ def close(x: Tensor | list[Tensor], y: Tensor | list[Tensor]) -> bool:
     return all(torch.allclose(p, q, rtol=1e-2, atol=1e-3) for p, q in zip(x, y, strict=True))
 
 
+def mostly_close(x: list[Tensor], y: list[Tensor]) -> bool:
+    """All but near ties of a maximum, which rounding decides."""
+    return all(bool(torch.isclose(p, q, rtol=1e-2, atol=1e-3).float().mean() > 0.99) for p, q in zip(x, y, strict=True))
+
+
 def cube(*shape: int) -> Tensor:
     return torch.rand(*shape, 3) * 2 - 1
 
@@ -237,6 +246,7 @@ def cases(scale: int) -> Iterator[Case]:
         close,
     )
     yield from chamfer_cases(scale)
+    yield from neighborhood_cases(scale)
     for channels in (3, 192):
         values, idx = torch.randn(batch, 1024, channels), torch.randint(0, 1024, (batch, 64, 32))
         yield Case(
@@ -285,6 +295,34 @@ def chamfer_cases(scale: int) -> Iterator[Case]:
             with_backward(ops.chamfer_l2, a, b),
             peers,
             close,
+        )
+
+
+def neighborhood_cases(scale: int) -> Iterator[Case]:
+    """Point-PEFT's local attention at our small network and at the released size: 6 heads, 18 channels."""
+    for batch, members, channels in ((32, 8, 192), (16, 16, 384)):
+        table, qkv = torch.randn(batch // scale, 74, channels), torch.randn(batch // scale, 74, 54)
+        idx, weight = torch.randint(0, 74, (batch // scale, 32, members)), torch.randn(channels, 18)
+
+        def ours(table: Tensor, qkv: Tensor, idx: Tensor = idx, weight: Tensor = weight) -> Tensor:
+            return ops.neighborhood_max(table, idx, ops.neighborhood_attention(qkv, idx, 6, 18**-0.5), weight).sum()
+
+        def usual(
+            attend: Callable[..., Tensor], table: Tensor, qkv: Tensor, idx: Tensor = idx, weight: Tensor = weight
+        ) -> Tensor:
+            query, key, value = naive_index(qkv, idx).unflatten(-1, (3, 6, 3)).permute(3, 0, 1, 4, 2, 5).flatten(1, 2)
+            mixed = attend(query, key, value).transpose(1, 2).reshape(*idx.shape, -1)
+            return (naive_index(table, idx) + mixed @ weight.T).max(2).values.sum()
+
+        fused = partial(F.scaled_dot_product_attention, scale=18**-0.5)
+        yield Case(
+            "local attention fwd+bwd",
+            f"{batch // scale}x74 -> 32x{members} C {channels}",
+            None,
+            with_backward(partial(usual, naive_attention), table, qkv),
+            with_backward(ours, table, qkv),
+            {"torch's fused attention": with_backward(partial(usual, fused), table, qkv)},
+            mostly_close,
         )
 
 

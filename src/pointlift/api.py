@@ -157,7 +157,8 @@ def load(
     """The model in a run folder, a file (model, released checkpoint, adapter) or `hf://org/name`, ready to predict.
 
     Args:
-        base: The weights that an adapter was made on, when they are no longer where its file says.
+        base: The weights that an adapter was made on, when they are no longer where its file says; with anything else
+            a `UsageError`.
         bank: The memory bank of a model that looks things up, or its file, when none lies beside the model's.
     """
     bank = os.fspath(bank) if isinstance(bank, os.PathLike) else bank

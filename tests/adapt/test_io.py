@@ -52,7 +52,7 @@ def test_the_base_moved(adapter: Path, base_file: Callable[..., Path], clouds: T
     expected = load_model(adapter)[0]({"xyz": clouds})
     elsewhere = tmp_path / "elsewhere.safetensors"
     shutil.move(base_file(ARCH), elsewhere)
-    with pytest.raises(CheckpointError, match=r"the base weights '.*' are not there.*give base=PATH"):
+    with pytest.raises(CheckpointError, match=r"the base weights '.*' are not there.*base=PATH"):
         load_model(adapter)
     model, _ = load_model(adapter, base=elsewhere)
     assert torch.equal(model({"xyz": clouds}), expected)
@@ -221,3 +221,86 @@ def test_half_a_lora_is_none(pretrained: Pretrained) -> None:
         adapt_model(model, "lora")
     assert (model.adaptation, len(model.adapters)) == (None, 0)
     assert type(model.trunk.blocks[0].qkv) is torch.nn.Linear
+
+
+def test_a_base_for_what_needs_none(pretrained: Pretrained, base_file: Callable[..., Path], adapt, tmp_path) -> None:
+    """Nothing that a user gives is ignored: neither beside a whole model nor beside one with its adapter in it."""
+    base = base_file(ARCH)
+    files = [base]
+    for kind in ("lora", "point_peft"):
+        model = pretrained(ARCH)
+        adapt(model, kind)
+        files.append(whole(model, tmp_path / f"{kind}.safetensors"))
+    for file in files:
+        with pytest.raises(UsageError, match=rf"base weights .* with .*{file.name}, which is no adapter.*no --base"):
+            load_model(file, base=base)
+
+
+def test_an_adapter_without_its_bank_is_not_saved(pretrained: Pretrained, tmp_path: Path) -> None:
+    handle = adapt_model(pretrained(ARCH), "point_peft")
+    with pytest.raises(UsageError, match=r"without its memory bank.*bank=FILE in Python, --bank FILE"):
+        handle.save(tmp_path / "peft.safetensors")
+    assert list(tmp_path.glob("peft*")) == []
+
+
+def test_a_bank_that_lies_elsewhere(pretrained: Pretrained, adapt, clouds: Tensor, tmp_path: Path) -> None:
+    handle = adapt(pretrained(ARCH), "point_peft")
+    path = handle.save(tmp_path / "peft.safetensors")
+    shutil.move(bank_beside(path), tmp_path / "elsewhere.safetensors")
+    with pytest.raises(CheckpointError, match=r"needs its memory bank peft\.bank\.safetensors.*--bank FILE.*bank=FILE"):
+        load_model(path)
+    expected = handle.model.eval()({"xyz": clouds})
+    assert torch.equal(load_model(path, bank=tmp_path / "elsewhere.safetensors")[0]({"xyz": clouds}), expected)
+    onto = pretrained(ARCH)
+    load_adapter(onto, path, bank=tmp_path / "elsewhere.safetensors")
+    assert torch.equal(onto.eval()({"xyz": clouds}), expected)
+
+
+def test_a_base_by_name(tmp_path: Path, clouds: Tensor) -> None:
+    """What `--model` takes: an architecture stands for its default weights."""
+    path = adapt_model(create_model(ARCH, pretrained=True, num_classes=3), "linear").save(tmp_path / "a.safetensors")
+    expected = load_model(path)[0]({"xyz": clouds.repeat(1, 30, 1)})
+    for name in (ARCH, f"{ARCH}.procedural"):
+        model, _ = load_model(path, base=name)
+        assert torch.equal(model({"xyz": clouds.repeat(1, 30, 1)}), expected)
+        assert model.origin == f"{ARCH}.procedural"
+    with pytest.raises(CheckpointError, match=r"no default weights for 'point_mae_small'.*--base PATH"):
+        load_model(path, base="point_mae_small")
+    with pytest.raises(CheckpointError, match=r"'point_mea' are not there.*name of `pointlift list weights`"):
+        load_model(path, base="point_mea")
+
+
+def said_of_base(path: Path) -> dict[str, Any]:
+    with safe_open(str(path), "pt") as file:
+        return json.loads(file.metadata()[HEADER])["base"]
+
+
+def test_adapters_of_one_base_say_so(pretrained: Pretrained, adapt, base_file: Callable[..., Path], tmp_path) -> None:
+    """The hash that is checked leaves out what an adapter brings; beside it stands one of the whole base."""
+    said = {}
+    for kind, classes in (("linear", 3), ("bias_norm", 5), ("lora", 3), ("point_peft", 3), ("full", 3)):
+        handle = adapt(pretrained(ARCH, num_classes=classes), kind)
+        with torch.no_grad():  # as training would
+            for parameter in (p for p in handle.model.parameters() if p.requires_grad):
+                parameter += 1
+        path = handle.save(tmp_path / f"{kind}.safetensors")
+        said[kind] = said_of_base(path)
+        again = load_model(path)[0].adaptation.save(tmp_path / "again.safetensors")
+        assert said_of_base(again)["whole"] == said[kind]["whole"]
+    assert len({each["whole"] for each in said.values()}) == 1
+    assert len({each["hash"] for each in said.values()}) > 1
+    other = adapt_model(pretrained(ARCH, seed=1), "linear").save(tmp_path / "other.safetensors")
+    assert said_of_base(other)["whole"] != said["linear"]["whole"]
+
+
+def test_what_no_longer_knows_its_whole_base_says_nothing(
+    pretrained: Pretrained, adapt, adapter: Path, tmp_path: Path
+) -> None:
+    """Files written before, and whole models in which the base's own biases are gone."""
+    base = {k: v for k, v in said_of_base(adapter).items() if k != "whole"}
+    loaded, _ = load_model(rewrite(adapter, base=base))
+    assert said_of_base(loaded.adaptation.save(tmp_path / "a.safetensors"))["whole"] is None
+    model = pretrained(ARCH)
+    adapt(model, "lora")
+    loaded, _ = load_model(whole(model, tmp_path / "whole.safetensors"))
+    assert said_of_base(loaded.adaptation.save(tmp_path / "b.safetensors"))["whole"] is None

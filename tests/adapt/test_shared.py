@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pointlift.adapt import AdaptationHandle, adapt_model, list_adaptations
 from pointlift.adapt.io import load_model
+from pointlift.adapt.prior import Prior
 from pointlift.adapt.shared import SharedTrunk
 from pointlift.core.config import to_dict
 from pointlift.core.errors import CheckpointError, CheckpointMismatchError, UnknownNameError, UsageError
@@ -29,8 +30,11 @@ Adapt = Callable[..., AdaptationHandle]
 def saved(pretrained: Pretrained, adapt: Adapt, clouds: Tensor, tmp_path: Path) -> Callable[..., Path]:
     """`saved(kind, name)`: an adapter file on the same base, after a step of training."""
 
-    def save(kind: str, name: str, arch: str = ARCH, seed: int = 0, classes: int = 3, **options) -> Path:
-        handle = adapt(pretrained(arch, seed, num_classes=classes, **options), kind)
+    def save(
+        kind: str, name: str, arch: str = ARCH, seed: int = 0, classes: int = 3, prior: dict | None = None, **options
+    ) -> Path:
+        own = {} if prior is None else {"prior": prior}
+        handle = adapt(pretrained(arch, seed, num_classes=classes, **options), kind, **own)
         model = handle.model
         torch.manual_seed(len(name))
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
@@ -94,6 +98,37 @@ def test_common_work_is_done_once(saved, base_file, clouds, monkeypatch) -> None
     assert trunks[4:] == ["three"]
 
 
+@pytest.mark.parametrize("arch", ["point_mae_tiny", "point_m2ae_tiny"])
+def test_those_who_ask_alike_ask_once(arch, saved, base_file, clouds, monkeypatch) -> None:
+    """The frozen query pass of several `point_peft`: one, where weights and groupings are the same."""
+    paths = {name: saved("point_peft", name, arch) for name in ("a", "bc", "def")}
+    paths["plain"] = saved("linear", "plain", arch)
+    paths["coarse"] = saved("point_peft", "coarse", arch, prior={"group_size": 2 if arch == ARCH else (2, 2)})
+    alone = {name: load_model(path)[0]({"xyz": clouds}) for name, path in paths.items()}
+    shared = SharedTrunk(base_file(arch), paths)
+    asked = []
+    compute = Prior._compute
+    monkeypatch.setattr(Prior, "_compute", lambda self, *given: asked.append(self) or compute(self, *given))
+    together = shared.logits({"xyz": clouds})
+    assert len(asked) == 2
+    assert all(torch.allclose(together[name], expected, atol=1e-6) for name, expected in alone.items())
+    shared["a"].adaptation.remove()
+    asked.clear()
+    again = shared.logits({"xyz": clouds}, ["a", "def", "bc"])
+    assert len(asked) == 1
+    assert all(torch.equal(again[name], together[name]) for name in ("bc", "def"))
+    given = {"xyz": clouds, "prior": torch.randn(len(clouds), shared["bc"].embed_dim)}
+    assert torch.equal(shared.logits(given)["bc"], shared["bc"](given))
+
+
+def test_other_frozen_weights_ask_for_themselves(pretrained, adapt) -> None:
+    """What the adapter file keeps of the base (biases, norms) may differ while all that is frozen is the same."""
+    one, other = (adapt(pretrained(ARCH), "point_peft").inserted.prior for _ in range(2))
+    assert one.same_as(other)
+    next(other.kept.buffers()).add_(1)
+    assert not one.same_as(other)
+
+
 @pytest.mark.usefixtures("toy")
 def test_switching_changes_no_state_and_is_safe_in_threads(saved, base_file, clouds) -> None:
     paths = {"linear": saved("linear", "linear"), "toy": saved("toy", "toy")}
@@ -142,8 +177,18 @@ def test_where_the_base_is(saved, base_file, pretrained, clouds) -> None:
     assert torch.equal(given.logits({"xyz": clouds})["a"], named.logits({"xyz": clouds})["a"])
     assert named.base.origin == str(base_file(ARCH))
     base_file(ARCH).unlink()
-    with pytest.raises(CheckpointError, match="give base=PATH"):
+    with pytest.raises(CheckpointError, match="--base PATH"):
         SharedTrunk(None, [path])
+
+
+def test_a_base_by_name(tmp_path, clouds) -> None:
+    """An architecture stands for its default weights, as where a model is asked for."""
+    model = create_model(ARCH, pretrained=True, num_classes=3)
+    path = adapt_model(model, "linear").save(tmp_path / "a.safetensors")
+    dense = {"xyz": clouds.repeat(1, 30, 1)}
+    assert torch.equal(SharedTrunk(ARCH, [path]).logits(dense)["a"], model.eval()(dense))
+    with pytest.raises(CheckpointError, match="no default weights for 'point_mae_small'"):
+        SharedTrunk("point_mae_small", [path])
 
 
 def test_refused(saved, base_file, pretrained, tmp_path) -> None:

@@ -33,6 +33,27 @@ def test_made_data_is_seeded_and_opens(words: tuple[str, ...], train: int, tmp_p
     assert len(pl.load_dataset(tmp_path / "a").train) == train
 
 
+def test_shapes_of_some_classes(tmp_path: Path) -> None:
+    words = ("prepare", "shapes", tmp_path / "a", "--classes", "lamp, chair", "--points", "16")
+    ended = cli(*words, "--train", "4", "--test", "2")
+    assert (ended.code, ended.err) == (0, "")
+    made = pl.load_dataset(tmp_path / "a")
+    assert made.meta.classes == ("chair", "lamp")
+    assert sorted(made.test.labels.tolist()) == [0, 1]
+    refused(cli(*words[:2], tmp_path / "b", "--classes", "lamp,chiar"), "'chiar'", "Did you mean 'chair'", code=2)
+    refused(cli(*words[:2], tmp_path / "b", "--classes", ""), "no shape class ''", code=2)
+    refused(cli(*words[:2], tmp_path / "b", "--classes", "lamp,lamp"), "each once", code=2)
+    assert not (tmp_path / "b").exists()
+
+
+def test_classes_without_a_cloud_are_named(tmp_path: Path) -> None:
+    words = ("prepare", "shapes", tmp_path / "a", "--classes", "chair,lamp,mug", "--points", "16", "--train", "3")
+    ended = cli(*words, "--test", "1")
+    assert ended.code == 0
+    assert ended.err == "note: 1 test clouds leave 2 classes out: lamp, mug; --test 3 has one of each\n"
+    assert cli(*words[:2], tmp_path / "b", *words[3:], "--test", "0").err == ""
+
+
 def test_few_shot_folds(tmp_path: Path) -> None:
     assert cli("prepare", "shapes", tmp_path / "set", "--train", "64", "--test", "320", "--points", "16").code == 0
     ended = cli(

@@ -77,7 +77,7 @@ def test_fine_tuning_starts_from_it(pretrained: Path, recipe: Path, tmp_path: Pa
     assert set(model.load_report.new) == {"cls_token", "cls_pos"}
 
 
-def test_its_page_shows_what_is_stored_or_what_is_made_anew(pretrained: Path, tmp_path: Path) -> None:
+def test_its_page_shows_what_is_stored_or_what_is_made_anew(pretrained: Path, data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(pretrained, run)
     before = (run / "reconstructions.npz").read_bytes()
@@ -86,6 +86,12 @@ def test_its_page_shows_what_is_stored_or_what_is_made_anew(pretrained: Path, tm
         assert ended.code == 0, ended.err
         assert (run / "report.html").read_text().count(" data-linked aria-label=") == rows
     assert (run / "reconstructions.npz").read_bytes() == before
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace(f"root: {data}", "root: /nowhere"))
+    refused(cli("report", run, "--show", "2"), "/nowhere", code=1)
+    assert (run / "reconstructions.npz").read_bytes() == before
+    assert cli("report", run, "--show", "0").code == 0  # to forget needs no data
+    assert not (run / "reconstructions.npz").exists()
+    (run / "reconstructions.npz").write_bytes(before)
     assert cli("report", run, "--png", tmp_path / "p.png").code == 0
     assert (tmp_path / "p.png").stat().st_size > 20_000
 

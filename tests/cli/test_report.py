@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -27,6 +28,19 @@ def test_several_runs_are_compared(two, tmp_path):
     page = tmp_path / "comparison.html"
     assert ended.out.strip() == str(page)
     assert "2 runs compared" in page.read_text()
+
+
+def test_damaged_predictions_are_made_anew_as_the_message_says(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "predictions.npz").write_bytes(b"PK damaged")
+    ended = tiny_runs.cli("report", copy)
+    assert ended.code == 1
+    assert "remove record.json and give the run's command with --resume" in ended.err
+    recipe = json.loads((copy / "record.json").read_text())["command"].split()[2]
+    (copy / "record.json").unlink()
+    ended = tiny_runs.cli("finetune", recipe, "--out", copy, "--resume")
+    assert ended.code == 0, ended.err
+    assert tiny_runs.cli("report", copy).code == 0
 
 
 def test_a_picture(run, tmp_path):

@@ -300,6 +300,7 @@ def test_evaluate_generator_run_on_a_folder_reads_the_folder(data: Path, tmp_pat
 def test_evaluate_wrong_use(run: Path) -> None:
     refused(cli("evaluate", "point_mae_tiny", "--data.root", "x"), "svm", "fine-tune", code=2)
     refused(cli("evaluate", run, "--protocol", "linear"), "plain", "vote", "svm", code=2)
+    refused(cli("evaluate", run, "--protocol", "vote", "--vote.rounds", "0"), "--protocol plain", code=2)
     refused(cli("evaluate", run, "--protocol", "svm", "--seed", "3"), "--seed 3", "no", code=2)
     both = ("--few_shot.settings", "all", "--few_shot.shot", "5")
     refused(cli("evaluate", run, "--protocol", "few-shot", *both), "few_shot.shot", "one of the two", code=2)

@@ -135,6 +135,17 @@ def test_headers_that_lie(offset, kind, value, says, ending, tmp_path):
     assert time.perf_counter() - start < 2
 
 
+@BOTH
+@pytest.mark.parametrize("kept", [4, 100, 226, 300, 0.25, 0.5, 0.9])
+def test_a_file_that_is_cut_short_says_so(kept, ending, tmp_path):
+    path, _ = save(tmp_path / f"a{ending}", 6, points=2000)
+    data = path.read_bytes()
+    path.write_bytes(data[: kept if isinstance(kept, int) else int(kept * len(data))])
+    with pytest.raises(FileFormatError, match=r"Expected: a complete") as refused:
+        read(path)
+    assert "not a LAS file" not in str(refused.value)
+
+
 def test_layers_of_a_chunk_larger_than_the_file(tmp_path):
     """lazrs takes memory for the size that stands in the file: 4 GiB for each layer here, were it not checked."""
     path, _ = save(tmp_path / "a.laz", 6)

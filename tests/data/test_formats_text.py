@@ -10,8 +10,9 @@ import pytest
 
 from pointlift.core.errors import FileFormatError, UsageError
 from pointlift.data.cloud import PointCloud
-from pointlift.data.files import read, write
+from pointlift.data.files import FORMATS, read, write
 from pointlift.data.formats.columns import tidy
+from pointlift.data.formats.signatures import TEXT_ENDINGS
 
 
 @pytest.mark.parametrize(
@@ -144,3 +145,19 @@ def test_the_wrong_ending(ending, content, says, tmp_path):
     (tmp_path / f"a{ending}").write_bytes(content)
     with pytest.raises(FileFormatError, match=says):
         read(tmp_path / f"a{ending}")
+
+
+@pytest.mark.parametrize("text", ["1 2 3\n4 5 6\n", "2\n1.5,-2,3e1\n4,5,6\n", "# x y z\n1;2;3\n4;5;6\n"])
+@pytest.mark.parametrize("ending", [name for name in FORMATS if name not in TEXT_ENDINGS])
+def test_text_under_another_ending(ending, text, tmp_path):
+    path = tmp_path / f"a{ending}"
+    path.write_text(text)
+    with pytest.raises(FileFormatError, match=r"is text with numbers in every line.*end in \.xyz"):
+        read(path)
+
+
+@pytest.mark.parametrize("ending", TEXT_ENDINGS)
+def test_text_endings_read_text(ending, tmp_path):
+    path = tmp_path / f"a{ending}"
+    path.write_text("1 2 3\n4 5 6\n")
+    assert len(read(path)) == 2

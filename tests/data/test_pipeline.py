@@ -162,7 +162,10 @@ def test_a_step_that_cannot_apply_is_recorded_and_said_once(caplog):
     config = DataConfig(points=997)
     with caplog.at_level("WARNING"):
         first = build_transform(config, meta, "train")
-        build_transform(config, meta, "vote")
+        voting = build_transform(config, meta, "vote")
+    assert not any("vote" in note for note in first.notes)
+    assert voting.notes[:-1] == first.notes
+    assert "votes differ by augmentation only" in voting.notes[-1]
     assert "clouds have 997 points where the protocol draws from 1,168" in first.describe()["notes"][0]
     assert sum("997 points" in r.message for r in caplog.records) == 1
     assert build_transform(config, meta, "test").notes == ()

@@ -30,7 +30,7 @@ def test_the_table(points, pool):
     [
         (8192, 1024, 1200, ""),
         (1100, 1024, 1100, "have 1,100 points where the protocol draws from 1,200"),
-        (1024, 1024, 1024, "all are used, so votes differ by augmentation only"),
+        (1024, 1024, 1024, "draws from 1,200 farthest-point samples: all are used"),
         (2048, 2048, 2048, "have 2,048 points where the protocol draws from 2,400"),
         (500, 1024, 500, "500 native points, 1,024 wanted: all points are used and some are repeated"),
     ],

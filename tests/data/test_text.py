@@ -83,3 +83,20 @@ def test_utf16_is_named(tmp_path):
     path.write_bytes("1 2 3\n".encode("utf-16"))
     with pytest.raises(FileFormatError, match="UTF-16"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["0,5 1,5 2,5\n", "0,5;1,5;2,5;\n", "1\t2\t0,5e-3\n", "# by hand\n-0,5;2;7\n", "x;y;z\n1,5;2,5;3,5\n"]
+)
+def test_decimal_commas_are_named(text, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    with pytest.raises(FileFormatError, match=r"decimal commas \('-?[01],5"):
+        read(path)
+
+
+@pytest.mark.parametrize("text", ["1,2,3\n", "1, 2,3\n", "1,2 ,3\n", "1 ,2, 3\n"])
+def test_commas_between_numbers_are_none(text, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    np.testing.assert_array_equal(read(path).xyz, [[1, 2, 3]])

@@ -225,3 +225,16 @@ def test_sizes_that_the_weights_do_not_have() -> None:
     with pytest.raises(CheckpointMismatchError, match=r"^embed_dim.* other than .*pretrained=False"):
         create_model("point_mae_tiny", pretrained=True, embed_dim=96, num_groups=48)
     assert create_model("point_mae_tiny", pretrained=True, num_groups=48).config.num_groups == 48
+
+
+def test_only_what_makes_the_tensors_differ_is_named() -> None:
+    def refused(**options: object) -> str:
+        with pytest.raises(CheckpointMismatchError) as error:
+            create_model("point_mae_tiny", pretrained=True, num_classes=3, **options)
+        return error.value.given.partition(" other than in the weights")[0]
+
+    harmless = {"head_dropout": 0.1, "drop_path": 0.3, "num_groups": 48, "head_hidden": (9, 9)}
+    assert refused(**harmless, embed_dim=96) == "embed_dim"
+    assert refused(embed_dim=96, pos_hidden=16, **harmless, patch_widths=(32, 64, 128)) == "embed_dim, pos_hidden"
+    # Each makes sense beside the other only: 100 is no multiple of the weights' 3 heads.
+    assert refused(embed_dim=100, num_heads=4, patch_widths=(32, 64, 128)) == "embed_dim, num_heads"

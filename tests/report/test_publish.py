@@ -180,7 +180,7 @@ def test_odd_values_in_a_description(adapter: Path, tmp_path: Path, counts: obje
     path = write_model_file(tmp_path / "odd.safetensors", file.state, said)
     assert "learned: unknown" in (write_hub_folder(path, tmp_path / "out") / "README.md").read_text()
     about = inspect_model(str(path))["file"]
-    assert "counts" not in about
+    assert about["counts"] == file.extra["counts"]  # counted, not believed
     assert about["base"]["found"] is False
 
 

@@ -40,6 +40,8 @@ def test_record_says_everything(finished: Path, data: Path) -> None:
     assert 0 <= record["epoch"] < 3
     assert record["epoch_rule"] == "best on validation"
     assert record["voting"] == {"rounds": 0, "votes": 0, "pool": "none"}
+    assert any("farthest-point samples" in note for note in record["notes"])
+    assert not any("vote" in note for note in record["notes"])
     assert record["model"]["adaptation"] == "full"
     assert record["model"]["pretrained"] is None
     assert record["model"]["trainable_without_head"] < record["model"]["trainable"] == record["model"]["parameters"]
@@ -195,6 +197,9 @@ def test_vote_stands_beside_the_plain_score(data: Path, tmp_path: Path) -> None:
     assert metrics["overall_accuracy"] == plain["overall_accuracy"]
     assert metrics["vote_overall_accuracy_max"] >= metrics["vote_overall_accuracy"]
     assert run.record.data["voting"] == {"rounds": 2, "votes": 2, "pool": "mean of 2"}
+    notes = run.record.data["notes"]
+    assert len([note for note in notes if "farthest-point samples" in note]) == 1
+    assert len([note for note in notes if "votes differ by augmentation only" in note]) == 1
 
 
 def test_data_in_memory_is_recorded_so_that_no_training_cloud_becomes_a_test_cloud(tmp_path: Path) -> None:

@@ -46,3 +46,14 @@ def test_it_is_an_estimator_and_deterministic() -> None:
     assert again.C == 0.3
     np.testing.assert_array_equal(first.coef_, again.coef_)
     assert first.score(X, y) > 0.7
+
+
+def test_a_search_that_was_stopped_says_so(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = blobs(4)
+    with caplog.at_level("WARNING"):
+        SquaredHingeSvm(C=0.3).fit(X, y)
+        assert not caplog.records
+        monkeypatch.setattr("pointlift.tasks.squared_hinge.STEPS", 3)
+        stopped = SquaredHingeSvm(C=0.3).fit(X, y)
+    assert stopped.steps_ == 3
+    assert "C = 0.3 stopped after 3 steps" in caplog.text

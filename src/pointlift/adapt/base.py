@@ -98,6 +98,11 @@ def _count(n: int) -> str:
 class AdaptationHandle:
     """An adaptation in force on one model. It owns which parameters and buffers may change.
 
+    Attributes:
+        model: What is adapted.
+        config: How.
+        base_said: Of what came from a file: what that says of its base. None where training begins here.
+
     `disable` gives the base its own values back and passes over what was inserted, `enable` undoes that, `remove` takes
     the adaptation off for good. A head that the adaptation asked for stays, with the values it began with.
     """
@@ -116,6 +121,7 @@ class AdaptationHandle:
         model.adaptation = self
         self._before = self._copies(k for k in self.changing() if not k.startswith("adapters."))
         self._after: dict[str, Tensor] | None = None
+        self.base_said: Mapping[str, Any] | None = None
 
     @property
     def _prefix(self) -> str:
@@ -150,13 +156,29 @@ class AdaptationHandle:
         A class token that began at random in this model (pre-trained weights have none) can come from nowhere else,
         nor can what an adaptation keeps of the base's values before training (`adapt.prior`).
         """
-        report, names = self.model.load_report, self.model.state_dict().keys()
-        fresh = set() if report is None else {k for k in report.new if k in names}
-        return fresh | set(self.changing()) | {k for k in names if k.startswith(self._prefix)}
+        inserted = {k for k in self.model.state_dict() if k.startswith(self._prefix)}
+        return self._fresh() | set(self.changing()) | inserted
+
+    def _fresh(self) -> set[str]:
+        """Names of what the base's checkpoint had not."""
+        report = self.model.load_report
+        return set() if report is None else {k for k in report.new if k in self.model.state_dict()}
 
     def base_hash(self) -> str:
         """Hash of every tensor of the base that the adapter does not carry: it works on exactly these."""
         return base_hash(self.model, self.carried())
+
+    def whole_base_hash(self) -> str | None:
+        """Hash of the whole base as it was before training, but for its head: the same for all adapters of one base.
+
+        For people to compare; what an adapter fits is told by `base_hash`. What came from a file has the hash that is
+        said there, None where it says none: of tensors that the file brings, the base's values may be gone.
+        """
+        if self.base_said is not None:
+            whole = self.base_said.get("whole")
+            return whole if isinstance(whole, str) else None
+        fresh, before = self._fresh(), self.model.base_state() | self._before
+        return state_hash({k: v for k, v in before.items() if not k.startswith("head.") and k not in fresh})
 
     def report(self) -> AdaptationReport:
         """Counts of all and of trainable parameters, with and without the head."""
@@ -248,7 +270,12 @@ class AdaptationHandle:
 
         Args:
             base: Where the base weights can be had (a path), as a hint for loading; by default where they came from.
+
+        Raises:
+            UsageError: It needs a memory bank and has none; nothing is written.
         """
+        if isinstance(self.inserted, Remembering):
+            self.inserted.rows()  # a file without its bank could not predict
         state, bank = self.state(), self.bank
         description = describe(
             self.model.arch,
@@ -259,7 +286,7 @@ class AdaptationHandle:
             preprocess=self.model.preprocess,
             holds="adapter",
             adaptation={"name": self.config.name, **to_dict(self.config)},
-            base={"hash": self.base_hash(), "from": base or self.model.origin},
+            base={"hash": self.base_hash(), "whole": self.whole_base_hash(), "from": base or self.model.origin},
             counts=asdict(self.report()),
             **describe_bank(bank),
         )
@@ -290,6 +317,7 @@ class AdaptationHandle:
             raise
         self.model.classes, self.model.categories = file.classes, file.categories
         self.model.preprocess = dict(file.preprocess)
+        self.base_said = dict(file.extra["base"])
         return report
 
 

@@ -21,7 +21,9 @@ class HeadOnly(Adaptation):
     paper: ClassVar[str] = "arXiv 2212.08320"
 
     train_cls: bool = False
+    """The class token and its position learn too, as released."""
     train_mode: bool = False
+    """The frozen trunk is in training mode, as released."""
 
     def trainable(self, parts: Parts) -> tuple[str, ...]:
         return (*parts["head"], *(parts.get("cls", ()) if self.train_cls else ()))

@@ -16,7 +16,7 @@ from pointlift.adapt.registry import adapt_model, config_of
 from pointlift.core.config import build
 from pointlift.core.errors import CheckpointError, CheckpointMismatchError, UsageError
 from pointlift.models.base import HEAD_FIELDS, PointModel
-from pointlift.models.registry import from_file, listed_file, new_model, sketch
+from pointlift.models.registry import MODELS, default_file, from_file, listed_file, new_model, sketch
 from pointlift.weights.entries import WEIGHTS
 from pointlift.weights.hub import on_hub
 from pointlift.weights.load import load_state
@@ -38,7 +38,7 @@ def load_model(
     Raises:
         CheckpointError: Not readable, an adapter whose base cannot be found or is another one, or a bank that does not
             fit.
-        UsageError: A bank for a model that looks nothing up.
+        UsageError: A bank for a model that looks nothing up, or a base for one that needs none.
     """
     file = read_model_file(path)
     return model_of(file, base, bank), file
@@ -52,11 +52,19 @@ def model_of(
         model = _from_adapter(file, base, bank)
     elif any(key.startswith("adapters.") for key in file.state):
         model = _with_inserted(file, base, bank)
+    elif base is not None:
+        raise _needs_no_base(file, base)
     elif bank is not None:
         raise UsageError(f"a memory bank for {file.path}, which looks nothing up", "no bank")
     else:
         model = from_file(file)
     return model.eval()
+
+
+def _needs_no_base(file: ModelFile, base: str | Path) -> UsageError:
+    return UsageError(
+        f"base weights {base} with {file.path}, which is no adapter", "an adapter file, or no --base (in Python base=)"
+    )
 
 
 def _with_inserted(file: ModelFile, base: str | Path | None, bank: MemoryBank | str | Path | None) -> PointModel:
@@ -67,18 +75,21 @@ def _with_inserted(file: ModelFile, base: str | Path | None, bank: MemoryBank | 
     if "name" not in options:
         raise CheckpointError(f"{file.path} holds {next(iter(inserted))} and names no adaptation", "an unchanged file")
     handle = adapt_model(model, config_of(options))
+    handle.base_said = dict(file.extra.get("base") or {})  # the base's own values of what was trained are not here
     # What the frozen copy keeps (`adapt.prior`) is not in released files; anything else that is missing is a mistake.
     kept = tuple(k for k in model.state_dict() if ".prior.kept." in k)
     load_state(model, inserted, expected_new=(*model.base_state(), *(kept if file.source else ())))
-    if isinstance(handle.inserted, Remembering) and not any(".prior." in key for key in inserted):
-        if base is None:
-            logger.warning(
-                "%s does not hold the pre-trained weights that ask the memory bank: its own ask, as they were trained; "
-                "base=FILE names the others",
-                file.path,
-            )
-        else:
-            _ask_with(model, handle.inserted, read_model_file(base))
+    if not isinstance(handle.inserted, Remembering) or any(".prior." in key for key in inserted):
+        if base is not None:
+            raise _needs_no_base(file, base)
+    elif base is None:
+        logger.warning(
+            "%s does not hold the pre-trained weights that ask the memory bank: its own ask, as they were trained; "
+            "--base FILE (in Python base=FILE) names the others",
+            file.path,
+        )
+    else:
+        _ask_with(model, handle.inserted, base_weights(base))
     _remember(handle, file, bank)
     return model
 
@@ -96,15 +107,20 @@ def _ask_with(model: PointModel, adapter: Remembering, base: ModelFile) -> None:
     load_state(adapter.prior.kept, {k: v for k, v in base.state.items() if k in changed})
 
 
-def load_adapter(model: PointModel, path: str | Path) -> AdaptationHandle:
+def load_adapter(
+    model: PointModel, path: str | Path, *, bank: MemoryBank | str | Path | None = None
+) -> AdaptationHandle:
     """Adapt `model` as the file says (classes and head included) and load the learned tensors onto it.
 
+    Args:
+        bank: The memory bank of an adaptation that looks things up, or its file; by default the one that lies beside.
+
     Raises:
-        UsageError: `model` is adapted already.
-        CheckpointError: Not an adapter file.
+        UsageError: `model` is adapted already, or a bank for what looks nothing up.
+        CheckpointError: Not an adapter file, or a bank that is not there or of other features.
         CheckpointMismatchError: `model` is not the base that the adapter was made on; it is left as it was.
     """
-    return apply_file(model, read_model_file(path))
+    return apply_file(model, read_model_file(path), bank)
 
 
 def apply_file(model: PointModel, file: ModelFile, bank: MemoryBank | str | Path | None = None) -> AdaptationHandle:
@@ -150,7 +166,11 @@ def _remember(handle: AdaptationHandle, file: ModelFile, bank: MemoryBank | str 
         return
     path = bank_beside(file.path)
     if not path.is_file():
-        raise CheckpointError(f"{file.path} needs its memory bank {path.name}", "both files in one folder")
+        raise CheckpointError(
+            f"{file.path} needs its memory bank {path.name}",
+            "both files in one folder",
+            "where it lies elsewhere: --bank FILE (in Python bank=FILE)",
+        )
     bank = read_bank(path)
     if not isinstance(said, dict) or bank.hash != said.get("hash"):
         raise CheckpointMismatchError(f"{path} is another memory bank", f"the one that {file.path.name} was made with")
@@ -192,16 +212,34 @@ def base_file(file: ModelFile, base: str | Path | None = None) -> ModelFile:
     """
     source = base or file.extra["base"].get("from")
     if not isinstance(source, str | Path):
-        raise CheckpointError(f"{file.path} is an adapter and does not say where its base is", "base=PATH of the base")
-    if on_hub(source):
+        raise CheckpointError(
+            f"{file.path} is an adapter and does not say where its base is",
+            "the base",
+            "--base PATH (in Python base=PATH)",
+        )
+    return base_weights(source)
+
+
+def base_weights(source: str | Path) -> ModelFile:
+    """The weights that `source` means, wherever a base is asked for.
+
+    A path that exists wins (a file, a run folder); then `hf://org/name`, a name of `pointlift list weights`, and an
+    architecture, which means its default weights.
+
+    Raises:
+        CheckpointError: They are not there, or an architecture without default weights.
+    """
+    if Path(source).exists() or on_hub(source):
         return read_model_file(source)
     if str(source) in WEIGHTS:
         return listed_file(str(source))
-    if not Path(source).exists():
-        raise CheckpointError(
-            f"the base weights {str(source)!r} are not there", "the file that the adapter was made on", "give base=PATH"
-        )
-    return read_model_file(source)
+    if str(source) in MODELS:
+        return default_file(str(source))
+    raise CheckpointError(
+        f"the base weights {str(source)!r} are not there",
+        "the file that the adapter was made on, or a name of `pointlift list weights`",
+        "give --base PATH (in Python base=PATH)",
+    )
 
 
 def _load_base(model: PointModel, base: ModelFile, adapter: ModelFile) -> None:

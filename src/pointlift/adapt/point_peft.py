@@ -89,13 +89,15 @@ class PointPeft(Adaptation):
     pool: Literal["max", "mean_plus_max"] = "max"
     """What stands for a neighbourhood: its largest values, or these plus the mean."""
     local_heads: int = 6
+    """Heads of the attention inside neighbourhoods."""
     local_dim: int = 18
-    """Heads, and channels over all heads, of the attention inside neighbourhoods."""
+    """Its channels, over all heads."""
     dropout: float = 0.1
     """In the bottlenecks."""
     prompt_dropout: float = 0.1
     """On the learnt prompts."""
     prompt_spread: float = 0.5
+    """Deviation, per axis, of where learnt coordinates begin (released 0.02)."""
     prior: PriorConfig = field(default_factory=PriorConfig)
     """How the frozen network cuts clouds into patches."""
     quirks: PointPeftQuirks = field(default_factory=PointPeftQuirks)

@@ -152,6 +152,13 @@ class Prior(nn.Module):
         state = self._state()
         return state_hash({k: v for k, v in state.items() if not k.endswith("num_batches_tracked")})
 
+    def same_as(self, other: Prior) -> bool:
+        """Whether both say the same of the same clouds: equal weights and equal groupings of equal networks."""
+        if self._host[0].config.quirks != other._host[0].config.quirks or self.describe() != other.describe():
+            return False
+        own, others = self._state(), other._state()
+        return own.keys() == others.keys() and all(torch.equal(tensor, others[name]) for name, tensor in own.items())
+
     def describe(self) -> dict[str, Any]:
         """What else the features depend on, for the facts of a bank."""
         sizes = _sizes(self._pass[0].net.config)

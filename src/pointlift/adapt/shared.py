@@ -7,6 +7,7 @@ is switched on or off to go from one to another, so requests may run in threads 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import torch
 from torch import Tensor
 
 from pointlift.adapt.base import adaptation_options
-from pointlift.adapt.io import apply_file, base_file, base_tensors, check_fits, load_model
+from pointlift.adapt.io import apply_file, base_file, base_tensors, base_weights, check_fits
+from pointlift.adapt.memory_bank import Remembering
+from pointlift.adapt.prior import Prior
 from pointlift.core.config import to_dict
 from pointlift.core.errors import CheckpointMismatchError, UsageError, unknown_name
 from pointlift.models.base import HEAD_FIELDS, PointModel
@@ -51,7 +54,8 @@ class SharedTrunk:
     ) -> None:
         """
         Args:
-            base: A model without an adaptation, or the file of one; None takes the base that the first adapter names.
+            base: A model without an adaptation, its file, or the name of weights or of an architecture with default
+                ones (`adapt.io.base_weights`); None takes the base that the first adapter names.
             adapters: Adapter files by name, or in order: then each is called as its file, without the ending, or as its
                 folder where the file is a run's `adapter.safetensors`.
             device: Where to compute; the base is moved there. None: where it is.
@@ -65,15 +69,17 @@ class SharedTrunk:
         files = {name: read_model_file(path) for name, path in self.paths.items()}
         for file in files.values():
             adaptation_options(file)
-        if base is None:
-            base = from_file(base_file(next(iter(files.values())))).eval()
-        self.base = base if isinstance(base, PointModel) else load_model(base)[0]
+        if not isinstance(base, PointModel):
+            first = next(iter(files.values()))
+            base = from_file(base_file(first) if base is None else base_weights(base)).eval()
+        self.base = base
         self.base.check_not_adapted()
         if device is not None:  # now: models that are moved one by one would not share memory any more
             self.base.to(device)
         self.models = {name: _on_base(self.base, file) for name, file in files.items()}
         self._cut = {name: _of_trunk(model) for name, model in self.models.items()}
         self._alone = {name for name, model in self.models.items() if _is_a_head_alone(model)}
+        self._asks = _who_ask_alike(self.models, self._cut)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.models)
@@ -90,7 +96,8 @@ class SharedTrunk:
     def logits(self, batch: Mapping[str, Tensor], names: Sequence[str] | None = None) -> dict[str, Tensor]:
         """What each adapter's model says of a batch, computing once what is common.
 
-        Clouds are cut into patches once; adapters that are a head alone share one pass through the trunk.
+        Clouds are cut into patches once; adapters that are a head alone share one pass through the trunk, and those
+        that look things up in memory banks with the same frozen network share its pass (`adapt.prior`).
 
         Args:
             batch: As the models read it; `xyz` (B, N, 3).
@@ -101,21 +108,38 @@ class SharedTrunk:
         """
         groups: dict[str, list[Grouping]] = {}
         plain: dict[str, PointFeatures] = {}
+        queries: dict[str, Tensor] = {}
         found = {}
-        for name in self.models if names is None else names:
+        names = list(self.models) if names is None else names
+        asking = Counter(self._asks[name] for name in names if name in self._asks)
+        for name in names:
             model, cut = self[name], self._cut[name]
             if cut not in groups:
                 groups[cut] = model.groups(batch["xyz"])
+            alike = asking[self._asks.get(name, "")]
+            given = batch if alike < 2 else self._with_query(name, batch, groups[cut], queries)
             if model.config.head == "parts":  # its head reads what no other does
-                found[name] = model(batch)
+                found[name] = model(given)
                 continue
             features = plain.get(cut) if name in self._alone else None
             if features is None:
-                features = model.forward_features(batch, groups=groups[cut])
+                features = model.forward_features(given, groups=groups[cut])
             if name in self._alone:
                 plain[cut] = features
             found[name] = model.logits(features)
         return found
+
+    def _with_query(
+        self, name: str, batch: Mapping[str, Tensor], levels: Sequence[Grouping], queries: dict[str, Tensor]
+    ) -> Mapping[str, Tensor]:
+        """The batch with what the model's frozen network says of it, kept in `queries` for those who ask the same."""
+        prior = _prior(self[name])
+        if prior is None or "prior" in batch:  # the adapter was taken off; or the caller has asked
+            return batch
+        first = self._asks[name]
+        if first not in queries:
+            queries[first] = prior(batch, levels)
+        return {**batch, "prior": queries[first]}
 
 
 def _named(adapters: Mapping[str, str | Path] | Iterable[str | Path]) -> dict[str, str | Path]:
@@ -149,6 +173,25 @@ def _of_trunk(model: PointModel) -> str:
 def _is_a_head_alone(model: PointModel) -> bool:
     """Whether an adapter leaves the trunk as the base has it."""
     return not model.adapters and all(key.startswith("head.") for key in model.adaptation.carried())
+
+
+def _prior(model: PointModel) -> Prior | None:
+    """The frozen network that asks the model's memory bank, where it has one."""
+    inserted = None if model.adaptation is None else model.adaptation.inserted
+    return inserted.prior if isinstance(inserted, Remembering) else None
+
+
+def _who_ask_alike(models: Mapping[str, PointModel], cuts: Mapping[str, str]) -> dict[str, str]:
+    """Of each model with a memory bank, the first one whose frozen network says the same of the same patches."""
+    asking: dict[str, str] = {}
+    first: dict[str, Prior] = {}
+    for name, model in models.items():
+        prior = _prior(model)
+        if prior is None:
+            continue
+        asking[name] = next((n for n, known in first.items() if cuts[n] == cuts[name] and prior.same_as(known)), name)
+        first.setdefault(asking[name], prior)
+    return asking
 
 
 def _on_base(base: PointModel, file: ModelFile) -> PointModel:

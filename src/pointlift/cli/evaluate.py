@@ -249,6 +249,8 @@ def _overrides(words: list[str], protocol: Protocol) -> _Asked:
         if name in given and name not in _GROUPS[protocol.value]:
             wanted = next(p for p, known in _GROUPS.items() if name in known)
             raise UsageError(f"--{name} options with --protocol {protocol.value}", f"--protocol {wanted}")
+    if protocol is Protocol.vote and "rounds" in given.get("vote", {}) and not groups["vote"].rounds:
+        raise UsageError("--vote.rounds 0 with --protocol vote", "at least 1 round", "--protocol plain does not vote")
     folds = given.get("few_shot", {})
     both = [name for name in ("way", "shot") if isinstance(folds, dict) and name in folds]
     if both and "settings" in folds:

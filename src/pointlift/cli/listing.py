@@ -1,4 +1,4 @@
-"""`pointlift list KIND [PATTERN]`."""
+"""`pointlift list KIND [PATTERN]`: everything that has a name; of one name alone, what can be set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pointlift.cli.output import print_entries, print_json, print_table
+from pointlift.cli.output import print_entries, print_json, print_options, print_table, say
+from pointlift.core.errors import did_you_mean
 
 _WIDE = 160  # characters of a row that no terminal shows in one line
 
@@ -26,19 +27,61 @@ class Kind(StrEnum):
 
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
-    pattern: Annotated[str | None, typer.Argument(help="Shell pattern: '*mae*'.")] = None,
+    pattern: Annotated[str | None, typer.Argument(help="Shell pattern: '*mae*'; or one name, for its details.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Everything that has a name."""
-    rows = [r for r in _ROWS[kind]() if pattern is None or fnmatch.fnmatch(r["name"], pattern)]
+    """Everything that has a name; of one name, every option with its default and what it does."""
+    every = _ROWS[kind]()
+    rows = [r for r in every if pattern is None or fnmatch.fnmatch(r["name"], pattern)]
+    one = rows[0] if [r["name"] for r in rows] == [pattern] else None
+    options = None if one is None or kind not in _OPTIONS else _options(kind, one["name"])
     if json:
-        print_json(rows)
-    elif rows and max(len("  ".join(map(str, r.values()))) for r in rows) > _WIDE:
+        print_json(rows if one is None or options is None else [one | {"options": options}])
+    elif one is not None:
         print_entries(rows)
-    elif rows:
-        print_table(list(rows[0]), [list(r.values()) for r in rows])
+        if options is not None:
+            print_options(_OPTIONS[kind], options)
+    elif not rows:
+        near = "" if pattern is None else did_you_mean(pattern, [r["name"] for r in every])
+        print(f"no {kind.value}" + (f" match {pattern!r}.{near}" if pattern else " yet"))
+    elif kind in _SHORT:
+        print_table(_SHORT[kind], [[r[key].partition(";")[0] for key in _SHORT[kind]] for r in rows])
+        say(f"`pointlift list {kind.value} NAME` says more of one")
+    elif max(len("  ".join(map(str, r.values()))) for r in rows) > _WIDE:
+        print_entries(rows)
     else:
-        print(f"no {kind.value}" + (f" match {pattern!r}" if pattern else " yet"))
+        print_table(list(rows[0]), [list(r.values()) for r in rows])
+
+
+# What a line says of kinds of which more is known than anybody reads at once.
+_SHORT = {Kind.weights: ("name", "holds", "load", "reported")}
+# How the options of a kind are given.
+_OPTIONS = {
+    Kind.models: "--model.options",
+    Kind.adaptations: "--adaptation.options",
+    Kind.objectives: "--objective.options",
+}
+
+
+def _options(kind: Kind, name: str) -> list[dict[str, Any]]:
+    """Name, default and meaning of everything that can be set about one model, adaptation or objective."""
+    from pointlift.core.config import build
+    from pointlift.core.options import options_of
+
+    config: Any
+    if kind is Kind.models:
+        from pointlift.models.registry import MODELS
+
+        config = build(MODELS.get(name).config, MODELS.get(name).sizes)
+    elif kind is Kind.adaptations:
+        from pointlift.adapt.registry import ADAPTATIONS
+
+        config = ADAPTATIONS.get(name)()
+    else:
+        from pointlift.pretrain.registry import OBJECTIVES
+
+        config = OBJECTIVES.get(name).config()
+    return [{"name": o.name, "default": o.default, "about": o.about} for o in options_of(config)]
 
 
 def _models() -> list[dict[str, Any]]:

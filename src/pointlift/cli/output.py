@@ -44,6 +44,24 @@ def print_entries(rows: Iterable[Mapping[str, Any]]) -> None:
             print(textwrap.fill(f"{key}: {value}", 110, initial_indent="  ", subsequent_indent="    "))
 
 
+def print_options(where: str, options: Sequence[Mapping[str, Any]]) -> None:
+    """What can be set, a line or more each: name, default as it is written, meaning."""
+    if not options:
+        print("  no options")
+        return
+    print(f"  options ({where}.NAME VALUE):")
+    cells = [(o["name"], _as_written(o["default"]), o["about"]) for o in options]
+    name, default = (max(len(cell[i]) for cell in cells) for i in (0, 1))
+    for cell in cells:
+        start = f"    {cell[0]:{name}}  {cell[1]:{default}}  "
+        print(textwrap.fill(cell[2], 120, initial_indent=start, subsequent_indent=" " * len(start)) or start.rstrip())
+
+
+def _as_written(value: Any) -> str:
+    """A default as the command line takes it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def say(message: str) -> None:
     """A message for the person at the terminal."""
     print(message, file=sys.stderr, flush=True)

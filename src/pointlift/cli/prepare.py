@@ -18,16 +18,24 @@ Seed = Annotated[int, typer.Option(help="The same seed gives the same files.")]
 @app.command("shapes")
 def shapes(
     out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
-    train: Annotated[int, typer.Option(min=1, help="Training clouds, over 16 classes.")] = 480,
-    test: Annotated[int, typer.Option(min=0, help="Test clouds.")] = 160,
+    train: Annotated[int, typer.Option(min=1, help="Training clouds, in turn over the classes.")] = 480,
+    test: Annotated[int, typer.Option(min=0, help="Test clouds, likewise; 0: no test part.")] = 160,
+    classes: Annotated[str | None, typer.Option(help="Which, as chair,table,lamp; all 16 without.")] = None,
     points: Annotated[int, typer.Option(min=1, help="Points per cloud.")] = 2048,
     ending: Annotated[str, typer.Option(help="File ending: .ply, .npz, .pcd, …")] = ".ply",
     seed: Seed = 0,
 ) -> None:
     """Labelled procedural shapes as class folders: a data set to try things on."""
+    from pointlift.core.errors import first_few
     from pointlift.data.shapes import ShapeConfig, write_shapes
 
-    print(write_shapes(out, train=train, test=test, ending=ending, seed=seed, config=ShapeConfig(points=points)))
+    names = None if classes is None else tuple(name.strip() for name in classes.split(","))
+    config = ShapeConfig(points=points, classes=names)
+    print(write_shapes(out, train=train, test=test, ending=ending, seed=seed, config=config))
+    for part, count in (("train", train), ("test", test)):
+        if count and (left := config.class_names[count:]):  # they come in turn
+            wanted = f"--{part} {len(config.class_names)} has one of each"
+            say(f"note: {count} {part} clouds leave {len(left)} classes out: {first_few(left, 16)}; {wanted}")
 
 
 @app.command("procedural")

@@ -74,6 +74,8 @@ class CloudTransform:
             stage = resample_stage(native, self.points, "all")
         else:
             stage = resample_stage(native, self.points, self.resample.pool)
+        if self.stage == "vote" and native == self.points < stage.wanted:
+            return stage.note, "each vote reads all points of a cloud: votes differ by augmentation only"
         return (stage.note,) if stage.note else ()
 
     def prepare(self, sample: Sample) -> Sample:

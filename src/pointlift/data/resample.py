@@ -55,8 +55,6 @@ def resample_stage(native: int, points: int, pool: Literal["table", "all"] | int
             f"clouds have {native:,} points where the protocol draws from {wanted:,} farthest-point samples: "
             "all are used"
         )
-        if native == points:
-            note += ", so votes differ by augmentation only"
     return ResampleStage(min(wanted, native), wanted, note)
 
 

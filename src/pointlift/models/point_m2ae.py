@@ -77,10 +77,20 @@ class PointM2AEConfig:
         embed_dim: Width of a token.
         depth: Blocks.
         radius: Tokens attend to those nearer than this; 0: to all.
+        num_heads: Attention heads, the same at every level; they divide every width.
+        mlp_ratio: Width of the MLPs over that of a token.
         drop_path: Rate of the last block of the last level; it rises from 0 over all blocks.
         patch_widths: Of the finest level's mini-PointNet.
         level_norms: A final norm at every level, not at the coarsest alone: what pre-training and a head for parts
             read. A head for parts has them in any case.
+        eps: Of the layer norms.
+        head: Kind of head: `linear`, `mlp2` and `mlp3` (so many layers), `parts` (a class per point).
+        head_hidden: Hidden widths of `mlp3`.
+        head_dropout: In the head.
+        part_head: Of `parts`.
+        pooling: What the head reads of the coarsest level: maximum, mean, both joined (`+`) or added (`_plus_`).
+        num_classes: Outputs of the head; 0: no head.
+        quirks: What the released code does and the paper does not say.
     """
 
     num_groups: tuple[int, ...] = (512, 256, 64)

@@ -35,6 +35,8 @@ class PointTokenizerConfig:
         num_codes: Codes in the vocabulary, a multiple of four.
         graph_base: Width that the graph convolutions' widths are multiples of.
         neighbors: Edges of a patch in the graph, that to itself among them.
+        head, head_hidden, head_dropout, part_head, pooling, num_classes: As other networks have them; a tokenizer is
+            trained and read without a head.
     """
 
     num_groups: int = 64

@@ -43,8 +43,29 @@ class PointTransformerQuirks:
 class PointTransformerConfig:
     """Sizes of a point transformer; the defaults are the released Point-MAE classifier for 1,024 points.
 
-    `patch_dim` is the width of an embedded patch where a linear layer brings it to `embed_dim` (Point-BERT); None:
-    patches are embedded in `embed_dim` channels.
+    Attributes:
+        num_groups: Patches of a cloud.
+        group_size: Points of a patch.
+        embed_dim: Width of a token.
+        depth: Transformer blocks.
+        num_heads: Attention heads; they divide `embed_dim`.
+        mlp_ratio: Width of the MLPs over that of a token.
+        drop_path: Rate of stochastic depth in the last block; it grows evenly from 0 in the first.
+        patch_widths: Widths of the mini-PointNet that embeds a patch, between its points and the token.
+        patch_dim: Width of an embedded patch where a linear layer brings it to `embed_dim` (Point-BERT); None: patches
+            are embedded in `embed_dim` channels.
+        pos_hidden: Hidden width of the MLP that embeds patch centres.
+        pos: Positions are added in front of the first block (`once`) or of every block.
+        class_token: A learned token stands in front of the patches.
+        eps: Of the layer norms.
+        head: Kind of head: `linear`, `mlp2` and `mlp3` (so many layers), `parts` (a class per point).
+        head_hidden: Hidden widths of `mlp3`.
+        head_dropout: In the head.
+        part_head: Of `parts`.
+        pooling: What the head reads: the class token, the maximum or the mean over patches, two of them joined (`+`) or
+            added (`_plus_`).
+        num_classes: Outputs of the head; 0: no head.
+        quirks: What the released code does and the paper does not say.
     """
 
     num_groups: int = 64

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from pointlift.core.config import build
-from pointlift.core.errors import CheckpointError, CheckpointMismatchError, UsageError, unknown_name
+from pointlift.core.errors import CheckpointError, CheckpointMismatchError, ConfigError, UsageError, unknown_name
 from pointlift.core.registry import Registry
 from pointlift.models.base import HEAD_FIELDS, PointModel
 from pointlift.models.point_m2ae import PointM2AE, PointM2AEConfig
@@ -231,7 +231,7 @@ def create_model(
     try:
         return from_file(file, arch, num_classes=num_classes, quirks=quirks, **options)
     except CheckpointMismatchError as error:
-        sizes = [k for k, v in options.items() if k in file.config and not _same(file.config[k], v)]
+        sizes = _misfits(file, arch, options, num_classes)
         if not sizes:
             raise
         raise CheckpointMismatchError(
@@ -241,11 +241,27 @@ def create_model(
         ) from None
 
 
-def _same(stored: Any, given: Any) -> bool:
-    """Whether two values of an option are the same, whether they are tuples or came from a file as lists."""
-    return (list(stored) if isinstance(stored, tuple) else stored) == (
-        list(given) if isinstance(given, tuple) else given
-    )
+def _misfits(file: ModelFile, arch: str, options: Mapping[str, Any], num_classes: int | None) -> list[str]:
+    """Those options with each of which alone the file's tensors do not fit; none where they never do.
+
+    Where each alone would do, or cannot be had without the others, all that differ from what the file says.
+    """
+
+    def fits(chosen: Mapping[str, Any]) -> bool:
+        try:
+            config, same_head = _planned(file, arch, chosen, num_classes)
+            _check_fits(arch, config, file, with_head=same_head)
+        except CheckpointMismatchError:
+            return False
+        except ConfigError:  # a value that makes sense beside the others only
+            pass
+        return True
+
+    if not fits({}):
+        return []
+    alone = [name for name, value in options.items() if not fits({name: value})]
+    (stored, _), (wanted, _) = (_planned(file, arch, chosen, num_classes) for chosen in ({}, options))
+    return alone or [name for name in options if getattr(stored, name) != getattr(wanted, name)]
 
 
 def from_file(
@@ -270,13 +286,7 @@ def from_file(
         )
     if arch is None:
         arch = file.arch
-    # Sizes that another name fixes win, so that a file of other sizes is refused instead of renamed.
-    fixed = {} if arch == file.arch else MODELS.get(arch).sizes
-    stored = {**file.config, **fixed}
-    config = _config(arch, {**stored, **options, **_given(num_classes)}, quirks or file.quirks)
-    said = {name: value for name, value in options.items() if name not in HEAD_FIELDS}
-    in_file = build(type(config), {**stored, **said}, where=str(file.path))
-    same_head = all(getattr(config, name) == getattr(in_file, name) for name in HEAD_FIELDS)
+    config, same_head = _planned(file, arch, options, num_classes, quirks)
     _check_fits(arch, config, file, with_head=same_head)
     model = _network(arch, config)
     model.load_report = load_into(model, file, with_head=same_head)
@@ -285,6 +295,19 @@ def from_file(
     model.preprocess = dict(file.preprocess)
     model.origin = file.name or str(file.path)
     return model
+
+
+def _planned(
+    file: ModelFile, arch: str, options: Mapping[str, Any], num_classes: int | None, quirks: str | None = None
+) -> tuple[Any, bool]:
+    """The config of `from_file`, and whether the head in the file is the one that is wanted."""
+    # Sizes that another name fixes win, so that a file of other sizes is refused instead of renamed.
+    fixed = {} if arch == file.arch else MODELS.get(arch).sizes
+    stored = {**file.config, **fixed}
+    config = _config(arch, {**stored, **options, **_given(num_classes)}, quirks or file.quirks)
+    said = {name: value for name, value in options.items() if name not in HEAD_FIELDS}
+    in_file = build(type(config), {**stored, **said}, where=str(file.path))
+    return config, all(getattr(config, name) == getattr(in_file, name) for name in HEAD_FIELDS)
 
 
 def _given(num_classes: int | None) -> dict[str, int]:
@@ -381,16 +404,8 @@ def _check_fits(arch: str, config: Any, file: ModelFile, *, with_head: bool) -> 
 
 
 def _weights_file(arch: str, pretrained: str | Path | Literal[True]) -> ModelFile:
-    known = weights_for(arch)
     if pretrained is True:
-        packaged = [w for w in known if WEIGHTS.get(w).default]
-        if not packaged:
-            raise CheckpointError(
-                f"there are no default weights for {arch!r} yet",
-                "pretrained=PATH of a checkpoint, or pretrained=False for a new model",
-                f"released weights known for it: {', '.join(known) or 'none'}",
-            )
-        return listed_file(packaged[0])
+        return default_file(arch)
     if f"{arch}.{pretrained}" in WEIGHTS:
         return listed_file(f"{arch}.{pretrained}")
     if on_hub(pretrained):
@@ -398,8 +413,25 @@ def _weights_file(arch: str, pretrained: str | Path | Literal[True]) -> ModelFil
     path = Path(pretrained)
     if path.exists() or path.suffix or len(path.parts) > 1 or isinstance(pretrained, Path):
         return read_model_file(path)
-    tags = [name.partition(".")[2] for name in known]
+    tags = [name.partition(".")[2] for name in weights_for(arch)]
     raise unknown_name(f"weights of {arch}", str(pretrained), tags, "`pointlift list weights`")
+
+
+def default_file(arch: str) -> ModelFile:
+    """The default weights of an architecture.
+
+    Raises:
+        CheckpointError: It has none.
+    """
+    known = weights_for(arch)
+    packaged = [name for name in known if WEIGHTS.get(name).default]
+    if not packaged:
+        raise CheckpointError(
+            f"there are no default weights for {arch!r} yet",
+            "a checkpoint: in Python pretrained=PATH, or pretrained=False for a new model; as a base --base PATH",
+            f"released weights known for it: {', '.join(known) or 'none'}",
+        )
+    return listed_file(packaged[0])
 
 
 def listed_file(name: str) -> ModelFile:

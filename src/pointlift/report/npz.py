@@ -9,8 +9,11 @@ import numpy as np
 from pointlift.core.errors import FileFormatError
 from pointlift.data.formats.arrays import NpzFile
 
+# A run with a record counts as finished: --resume alone would leave it as it is.
+_ANEW = "Copy it again; or remove record.json and give the run's command with --resume, which makes both anew"
 
-def load_arrays(path: Path, fix: str = "Make it anew: the run's command with --resume") -> dict[str, np.ndarray]:
+
+def load_arrays(path: Path, fix: str = _ANEW) -> dict[str, np.ndarray]:
     """Every array of an `.npz` file; object arrays and headers that promise more than is there are refused."""
     try:
         with NpzFile(path) as archive:

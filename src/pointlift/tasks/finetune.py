@@ -48,6 +48,7 @@ class _Scored:
     split: str
     plain: dict[str, Any]
     vote: dict[str, float] | None
+    vote_notes: tuple[str, ...]
     seconds: float
 
 
@@ -143,11 +144,13 @@ def _score(job: Job) -> _Scored:
     if split == "train":
         with closing(evaluation_loader(job.parts["train"], config.data, meta)) as loader:
             plain["train"] = plain_scores(job.model, loader, number_format, job.task.score)
-    vote = None
+    vote: dict[str, float] | None = None
+    notes: tuple[str, ...] = ()
     if config.vote.rounds:
         with closing(evaluation_loader(job.parts[split], config.data, meta, stage="vote", seed=config.seed)) as loader:
             _, vote = vote_scores(job.model, loader, config.vote, number_format)
-    return _Scored(split, plain, vote, time.perf_counter() - begun)
+            notes = tuple(loader.transform.notes)
+    return _Scored(split, plain, vote, notes, time.perf_counter() - begun)
 
 
 def _write_results(job: Job, origin: Origin, result: FitResult, scored: _Scored) -> None:
@@ -198,7 +201,7 @@ def _record(job: Job, origin: Origin, result: FitResult, scored: _Scored) -> Rec
             "validation": None if validation is None else validation.metrics(),
             "points": config.data.points,
             **said,
-            "notes": [*job.notes, *said["notes"]],
+            "notes": list(dict.fromkeys([*job.notes, *said["notes"], *scored.vote_notes])),  # what is said twice, once
             "seed": config.seed,
             "voting": describe_voting(config.vote),
             "epoch_rule": result.epoch_rule,

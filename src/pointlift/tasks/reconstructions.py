@@ -69,7 +69,7 @@ def write_reconstructions(
     """
     path = out / FILE
     if keep_clouds == 0:
-        path.unlink(missing_ok=True)
+        forget_reconstructions(out)
         return None
     name, split = held_out(parts)
     count = min(keep_clouds, len(split))
@@ -95,12 +95,17 @@ def write_reconstructions(
     return write_arrays(path, arrays, hint="Free some space and go on with --resume")
 
 
+def forget_reconstructions(out: Path) -> None:
+    """Remove the file, where there is one."""
+    (out / FILE).unlink(missing_ok=True)
+
+
 def reconstruct(run: str | Path, keep_clouds: int, *, root: str | Path | None = None) -> Path | None:
     """Make the `reconstructions.npz` of a finished pre-training run anew, from its objective and its data.
 
     Args:
         run: The run folder.
-        keep_clouds: How many clouds; 0 removes the file.
+        keep_clouds: How many clouds; 0 removes the file, and needs no data.
         root: Where the data are now, if not where they were.
 
     Raises:
@@ -113,6 +118,9 @@ def reconstruct(run: str | Path, keep_clouds: int, *, root: str | Path | None = 
         raise UsageError(f"{run} is a run of {config.task}", "a pre-training run: it alone rebuilds clouds")
     if not (run / FOLDER / TENSORS).is_file():
         raise DataError(f"{run} has no folder {FOLDER}", "a finished pre-training run")
+    if keep_clouds == 0:
+        forget_reconstructions(run)
+        return None
     data = replace(config.data, test_fraction=0.0, root=config.data.root if root is None else str(root))
     dataset = dataset_from_config(data)
     parts = dataset.hold_out(data.val_fraction, data.split_seed)

@@ -90,8 +90,9 @@ def compute_as(model: PointModel, quirks: str) -> None:
     if quirks == "paper" and own:
         raise UsageError(
             f"--quirks paper with an adaptation that was trained with {', '.join(own)}",
-            "its own quirks: they shape its tensors",
-            "Leave --quirks out",
+            "no --quirks: tensors that were learned with these quirks have no meaning without them",
+            "Leave --quirks out; `pointlift info MODEL` lists the quirks, `pointlift list adaptations "
+            f"{model.adaptation.config.name}` says what they do",
         )
     set_quirks(model, quirks)
     # The same rule of sampling acts where clouds are reduced to the model's number of points.
@@ -122,8 +123,6 @@ def _of_path(
             "a name of `pointlift list models` with it",
         )
     model, file = load_model(name, base=base, bank=bank)
-    if base is not None and file.holds != "adapter" and not model.adapters:
-        raise UsageError(f"base weights {base} with {name}, which is no adapter", "an adapter file, or no --base")
     if file.assumed:
         logger.warning("%s: assumed %s", name, "; ".join(file.assumed))
     if not options:

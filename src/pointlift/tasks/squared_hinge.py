@@ -6,10 +6,13 @@ here every step is a few matrix products.
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 from scipy.optimize import minimize
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+logger = logging.getLogger(__name__)
 STEPS = 1000  # far more than a C takes that generalises
 TOLERANCE = 1e-6  # relative decrease of the objective that ends the search
 
@@ -24,7 +27,7 @@ class SquaredHingeSvm(ClassifierMixin, BaseEstimator):
     Attributes:
         classes_: (k,) sorted labels.
         coef_: (k, F + 1) float64, the bias last.
-        steps_: How many the search took, at most `STEPS`.
+        steps_: How many the search took, at most `STEPS`; a warning says so where these did not suffice.
     """
 
     def __init__(self, C: float = 1.0, tolerance: float = TOLERANCE) -> None:
@@ -48,6 +51,14 @@ class SquaredHingeSvm(ClassifierMixin, BaseEstimator):
         found = minimize(objective, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options=options)
         self.coef_ = found.x.reshape(shape).T
         self.steps_ = int(found.nit)
+        if not found.success:
+            logger.warning(
+                "the linear SVM with C = %g stopped after %d steps (%s): its scores are not those of a finished "
+                "search; a smaller C needs fewer",
+                self.C,
+                self.steps_,
+                str(found.message).lower(),
+            )
         return self
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ FIRST = struct.Struct("<4s20xBB68xHIIBHI")  # the fixed part of the header that 
 SHORTEST = {0: 20, 1: 28, 2: 26, 3: 34, 4: 57, 5: 63, 6: 30, 7: 36, 8: 38, 9: 59, 10: 67}  # bytes of a point format
 VLR_HEADER = 54
 LONGEST_NAME = 32  # bytes for the name of an extra dimension
+CUT = "The file is cut short or damaged: copy it again"
 LARGEST_STEP = 2**31 - 1  # coordinates are int32 multiples of a scale
 
 
@@ -93,8 +94,11 @@ def _check_header(path: Path) -> _Promise:
     size = path.stat().st_size
     with path.open("rb") as stream:
         head = stream.read(375)
-        if len(head) < 227 or not head.startswith(b"LASF"):
+        if not head.startswith(b"LASF"):
             raise FileFormatError(f"{path} is not a LAS file ({size:,} bytes)", "a header that starts with LASF")
+        whole = int.from_bytes(head[94:96], "little") if len(head) >= 96 else 0  # says the header of its length
+        if size < max(whole, 227):
+            raise FileFormatError(f"{path} ends inside its header, after {size:,} bytes", "a complete file", CUT)
         _, major, minor, header_size, start, vlrs, kind, length, points = FIRST.unpack_from(head)
         if (major, minor) >= (1, 4) and len(head) == 375:
             _, evlrs, points = struct.unpack_from("<QIQ", head, 235)
@@ -103,6 +107,10 @@ def _check_header(path: Path) -> _Promise:
         if points == 0:
             raise FileFormatError(f"{path}: the cloud has no points", "at least one")
         compressed, kind = bool(kind & 0x80), kind & 0x3F
+        if start > size and kind in SHORTEST:
+            raise FileFormatError(
+                f"{path}: points from byte {start:,}, and the file ends at byte {size:,}", "a complete file", CUT
+            )
         if kind not in SHORTEST or length < SHORTEST[kind] or not header_size <= start <= size:
             raise FileFormatError(
                 f"{path}: point format {kind} of {length} bytes, points from byte {start:,} of {size:,}",
@@ -118,7 +126,7 @@ def _check_header(path: Path) -> _Promise:
             raise FileFormatError(
                 f"{path}: the header promises {points:,} points of {length} bytes; there is room for {limit:,} bytes",
                 "a complete file",
-                "The file is cut short or damaged: copy it again",
+                CUT,
             )
         if compressed:
             stream.seek(header_size)
@@ -137,7 +145,7 @@ def _readable(path: Path) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
             raise  # Ctrl-C and the like
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise FileFormatError(f"{path} cannot be read as LAS ({reason})", "a complete LAS or LAZ file") from error
+        raise FileFormatError(f"{path} cannot be read as LAS ({reason})", "a complete LAS or LAZ file", CUT) from error
 
 
 def write_las(cloud: PointCloud, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pointlift.core.errors import FileFormatError
@@ -23,18 +24,34 @@ SIGNATURES: tuple[tuple[bytes, str, tuple[str, ...]], ...] = (
     (b"7z\xbc\xaf", "a 7z archive", ()),
     (b"glTF", "a binary glTF model", ()),
 )
+TEXT_ENDINGS = (".xyz", ".txt", ".asc", ".csv", ".pts", ".xyzn", ".xyzrgb")
+BEGINNING = 1024  # bytes that are looked at
 BINARY_ENDINGS = (".bin", ".pcd.bin")  # plain float32 numbers: any bytes may stand first
 
 
 def check_signature(path: Path, ending: str) -> None:
     """Raise `FileFormatError` when the first bytes are those of another format than the ending says."""
+    with path.open("rb") as stream:
+        head = stream.read(BEGINNING)
+    if ending not in TEXT_ENDINGS and is_table(head):
+        raise FileFormatError(
+            f"{path} is text with numbers in every line", f"what {ending} stands for", "Rename it to end in .xyz"
+        )
     if ending in BINARY_ENDINGS:
         return
-    with path.open("rb") as stream:
-        head = stream.read(16)
     for first, what, endings in SIGNATURES:
         if head.startswith(first) and ending not in endings:
             fix = f"Rename it to end in {' or '.join(endings)}" if endings else "Unpack it first"
             if what.endswith("model"):
                 fix = "Convert it to .obj, .off or .stl"
             raise FileFormatError(f"{path} looks like {what}", f"what {ending} stands for", fix)
+
+
+def is_table(head: bytes) -> bool:
+    """Whether a file that begins so is text whose first line, comments and a count apart, is a row of numbers."""
+    if not head.isascii() or b"\0" in head:
+        return False
+    lines = [line.strip() for line in head.decode("ascii").splitlines()[:-1]]  # the last may be cut
+    rows = [line for line in lines if line and not line.startswith(("#", "//")) and not line.isdecimal()]
+    words = re.split(r"[,;\s]+", rows[0]) if rows else []
+    return len(words) >= 3 and all(re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", word) for word in words)

@@ -93,9 +93,22 @@ def _look(text: str, path: Path) -> _Layout:
             header_seen = True
             names = words if names_coordinates(words) else names
         else:
+            _check_decimals(body, path)
             delimiter = next((d for d in ",;" if d in body), None)
             return _Layout(number, delimiter, names, promised)
     raise FileFormatError(f"{path}: no line with numbers", "one point per line: x y z")
+
+
+def _check_decimals(line: str, path: Path) -> None:
+    """That a row is not `0,5 1,5 2,5` or `0,5;1,5;2,5`: no such row can be read as anything else."""
+    words = re.split(r"[;\s]+", line[:10_000].rstrip(";"))
+    with_comma = [word for word in words if re.fullmatch(r"[+-]?\d+,\d+([eE][+-]?\d+)?", word)]
+    if len(words) > 1 and with_comma and all(word in with_comma or _is_number(word) for word in words):
+        raise FileFormatError(
+            f"{path} has decimal commas ({with_comma[0]!r})",
+            "decimal points",
+            "Replace them: sed 'y/,/./' FILE > NEW.xyz",
+        )
 
 
 def _words(line: str) -> list[str]:
