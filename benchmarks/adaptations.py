@@ -1,7 +1,7 @@
 """Every way to adapt, on the same clouds: method x backbone x seed, under one protocol.
 
     python -m benchmarks.adaptations --data ../shared/data/modelnet40 --up-axis z --out runs/adaptations \\
-        [--methods full,lora] [--backbones point_mae_tiny] [--seeds 0,1,2] [--rates 2e-3,4e-3,8e-3] [--epochs 6] \\
+        [--methods full,lora] [--backbones point_mae_tiny] [--seeds 0,1,2] [--rates 1e-3,2e-3,4e-3,8e-3] [--epochs 6] \\
         [--limit 1000] [--pretrained point_bert_tiny=runs/pretrained] [--budget-minutes 40] \\
         [--record docs/results/adaptations]
 
@@ -44,7 +44,7 @@ from benchmarks.adaptations_table import summarise, table
 SEEDS_FOR_A_CLAIM = 3
 CELL = "cell.json"
 STARTING_WEIGHTS = "starting_weights"
-RATES = ("2e-3", "4e-3", "8e-3")
+RATES = ("1e-3", "2e-3", "4e-3", "8e-3")
 
 
 @dataclass(frozen=True)
@@ -349,7 +349,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=_list, default=["0", "1", "2"])
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--limit", type=int, default=1000, help="training clouds; 0: all")
-    parser.add_argument("--val-limit", type=int, default=300, help="validation clouds; 0: all")
+    parser.add_argument("--val-limit", type=int, default=500, help="validation clouds; 0: all")
     parser.add_argument("--points", type=int, default=1024)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--vote-rounds", type=int, default=0, help="score by voting too, this many rounds")

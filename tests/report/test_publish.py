@@ -125,7 +125,8 @@ def test_a_run_leaves_an_adapter_for_those_with_the_base(run: Path) -> None:
 def test_a_card_says_the_quirks_of_an_adaptation(tmp_path: Path) -> None:
     """Also beside a record that is silent about them, as those of older versions are."""
     model = pl.create_model("point_transformer", pretrained=write_base(tmp_path / "base.safetensors"), num_classes=4)
-    handle = pl.adapt_model(model, "point_peft", prompts=4, quirks={"leak_rows": True})
+    bank = MemoryBank(torch.eye(4, 16).half())
+    handle = pl.adapt_model(model, "point_peft", bank=bank, prompts=4, quirks={"leak_rows": True})
     file = read_model_file(handle.save(tmp_path / "adapter.safetensors"))
     for record in (None, {"quirks": {}, "metrics": {}}):
         assert "It computes as its quirks say: leak" in card(file, record).replace("\\", "")

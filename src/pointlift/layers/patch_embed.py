@@ -44,7 +44,7 @@ class PatchEmbed(nn.Module):
         b, g, k, channels = neighborhoods.shape
         few = max(1, _CACHED // (g * k * self.bn2.num_features))
         if b > few and keep is None and self._fixed(neighborhoods):
-            return torch.cat([self(part) for part in neighborhoods.split(few)])
+            return torch.cat([self.forward(part) for part in neighborhoods.split(few)])  # hooks run once
         local = F.relu(linear_norm(neighborhoods.reshape(b * g * k, channels), self.local1, self.bn1))
         local = self.local2(local)
         pooled = _largest(local.view(b * g, k, -1))
