@@ -7,8 +7,8 @@
 
 One run folder per cell under `--out`. What is finished is not run again, what was killed goes on from its last epoch,
 and the record, the table (Markdown) and the picture are made from whatever is there. Two processes of one thread work
-side by side. With a budget, no cell begins that would not end in time; seeds come first, so that what is there is
-whole.
+side by side. With a budget, no cell begins that would not end in time; first come the rates, then a whole seed after
+the other, so that what is there is whole.
 
 The protocol is fixed and the same for all: the first `--limit` training clouds spread over the classes, validation
 held out of the training part before (an evaluation of at most `--val-limit` clouds after every epoch), the whole test
@@ -30,11 +30,11 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -88,22 +88,21 @@ def first_cells(plan: Plan, backbones: Sequence[str], methods: Sequence[str], se
     return [Cell(b, m, rate, seed) for b in backbones for m in methods for rate in plan.rates_of(m)]
 
 
-def chosen_cells(plan: Plan, tried: Sequence[Cell], seeds: Sequence[int], out: Path) -> list[Cell]:
+def chosen_cells(
+    plan: Plan, tried: Sequence[Cell], seeds: Sequence[int], out: Path, failed: Collection[Cell] = ()
+) -> list[Cell]:
     """All seeds at the rate of each method that was best on validation, of equal ones that with the smaller loss.
 
-    A whole seed after the other: a grid that is cut short compares equally many runs. What is not tried to the end
-    is left out.
+    A rate at which training `failed` (diverged) is not the best one. A whole seed after the other: a grid that is cut
+    short compares equally many runs. A method with rates that are not tried yet is left out.
     """
     found: dict[tuple[str, str], dict[float, tuple[float, float]]] = {}
     for cell in tried:
         if result := known(plan, cell, out):
             scores = result["validation"]["overall_accuracy"], -result["validation"]["loss"]
             found.setdefault((cell.backbone, cell.method), {})[cell.rate] = scores
-    best = {
-        (backbone, method): max(rates, key=lambda rate: rates[rate])
-        for (backbone, method), rates in found.items()
-        if len(rates) == len(plan.rates_of(method))
-    }
+    open_ = {(c.backbone, c.method) for c in tried if c not in failed and not known(plan, c, out)}
+    best = {which: max(rates, key=lambda rate: rates[rate]) for which, rates in found.items() if which not in open_}
     return [Cell(*which, rate, seed) for seed in seeds for which, rate in best.items()]
 
 
@@ -234,23 +233,39 @@ def quietly() -> None:
     sys.stderr = io.StringIO()  # the progress of two runs at once is unreadable
 
 
+@dataclass
+class Progress:
+    """Of one call of the command.
+
+    Attributes:
+        until: When to begin nothing any more, on the clock `time.perf_counter`; None: never.
+        took: Seconds of each cell.
+        left: What failed or was left, in words.
+        failed: Cells that cannot be had: training diverged, or options that do not fit.
+    """
+
+    until: float | None = None
+    took: list[float] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    failed: set[Cell] = field(default_factory=set)
+
+
 def run_grid(
-    plan: Plan, wanted: Sequence[Cell], out: Path, *, jobs: int, budget: float | None, say: Callable[[str], None]
-) -> list[str]:
-    """Run what is not finished; returns what failed or was left, in words."""
+    plan: Plan, wanted: Sequence[Cell], out: Path, progress: Progress, *, jobs: int, say: Callable[[str], None]
+) -> None:
+    """Run what is not finished."""
     from pointlift.core.errors import PointLiftError
 
-    begun, todo = time.perf_counter(), [c for c in wanted if not known(plan, c, out)]
+    todo = [c for c in wanted if not known(plan, c, out)]
     say(f"{len(wanted)} cells, {len(wanted) - len(todo)} of them finished")
     running: dict[Future[Any], tuple[Cell, float]] = {}
-    took: list[float] = []
-    problems: list[str] = []
+    took = progress.took
     with workers(jobs) as pool:
         while todo or running:
             while todo and len(running) < max(jobs, 1):
                 now = time.perf_counter()
-                if budget is not None and now - begun + max(took, default=0.0) > budget:
-                    problems += [f"{c}: left, the budget is used up" for c in todo]
+                if progress.until is not None and now + max(took, default=0.0) > progress.until:
+                    progress.left += [f"{c}: left, the budget is used up" for c in todo]
                     todo = []
                     break
                 cell = todo.pop(0)
@@ -262,8 +277,9 @@ def run_grid(
                 except BrokenProcessPool:
                     raise SystemExit("a worker was killed; the same command goes on") from None
                 except PointLiftError as error:
-                    problems.append(f"{cell}: {error}")
-                    say(problems[-1])
+                    progress.failed.add(cell)
+                    progress.left.append(f"{cell}: {error}")
+                    say(progress.left[-1])
                 else:
                     took.append(time.perf_counter() - at)
                     say(
@@ -271,7 +287,6 @@ def run_grid(
                         f"last {_percent(found['last'])}  chosen {_percent(found['chosen'])}  "
                         f"{took[-1]:.0f} s (CPU {found['cpu_seconds']:.0f} s)"
                     )
-    return problems
 
 
 def workers(jobs: int) -> Executor:
@@ -324,7 +339,8 @@ def record(
         "command": shlex.join(["python", "-m", "benchmarks.adaptations", *sys.argv[1:]]),
         "what": "test accuracy (fractions) after equal epochs; validation, held out of train, chooses the epoch of "
         "`chosen`; `last` is the last one; ± is the sample standard deviation over seeds; `rates_tried`: "
-        "validation accuracy of each learning rate with the first seed, whose best is that of the row",
+        "validation accuracy of each learning rate with the first seed, whose best is that of the row; that seed "
+        "counts among the seeds",
         "claim": f"{fewest} seeds" if fewest >= SEEDS_FOR_A_CLAIM else f"none: {fewest} seeds, fewer than three",
         "plan": asdict(plan),
         **{k: first[k] for k in shared},
@@ -384,7 +400,7 @@ def main(words: Sequence[str] | None = None) -> int:
         epochs=options.epochs,
         batch_size=options.batch_size,
         vote_rounds=options.vote_rounds,
-        rates=tuple(map(float, options.rates)),
+        rates=tuple(dict.fromkeys(map(float, options.rates))),
         fixed_rates={name: float(rate) for name, rate in options.lr},
         pretrained={
             name: path if path not in ("true", "false") else path == "true" for name, path in options.pretrained
@@ -397,14 +413,13 @@ def main(words: Sequence[str] | None = None) -> int:
     def say(line: str) -> None:
         print(line, flush=True)
 
-    begun, left = time.perf_counter(), []
+    minutes = options.budget_minutes
+    progress = Progress(None if minutes is None else time.perf_counter() + 60 * minutes)
+    run = partial(run_grid, plan, out=options.out, progress=progress, jobs=options.jobs, say=say)
     tried = first_cells(plan, options.backbones, options.methods, seeds[0])
-    wanted: list[Cell] = []
-    for phase in range(2):
-        wanted = chosen_cells(plan, tried, seeds, options.out) if phase else tried
-        spent = time.perf_counter() - begun
-        budget = None if options.budget_minutes is None else 60 * options.budget_minutes - spent
-        left += run_grid(plan, wanted, options.out, jobs=options.jobs, budget=budget, say=say)
+    run(tried)
+    wanted = chosen_cells(plan, tried, seeds, options.out, progress.failed)
+    run(wanted)
     results = [found for cell in wanted if (found := known(plan, cell, options.out))]
     if results:
         rows = list(summarise(results))
@@ -413,13 +428,15 @@ def main(words: Sequence[str] | None = None) -> int:
             from benchmarks.adaptations_picture import draw
 
             trials = [found for cell in tried if (found := known(plan, cell, options.out))]
-            document = json.dumps(record(plan, results, rows, trials, left), indent=1, ensure_ascii=False) + "\n"
+            document = (
+                json.dumps(record(plan, results, rows, trials, progress.left), indent=1, ensure_ascii=False) + "\n"
+            )
             options.record.with_suffix(".json").write_text(document, encoding="utf-8")
             options.record.with_suffix(".md").write_text(table(rows), encoding="utf-8")
             draw(rows, options.record.with_suffix(".png"), epochs=plan.epochs, dataset=results[0]["dataset"])
-    for line in left:
+    for line in progress.left:
         print(line, file=sys.stderr)
-    return 1 if left else 0
+    return 1 if progress.left else 0
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import adaptations
 from pointlift.core.config import to_dict
+from pointlift.core.errors import PointLiftError
 from pointlift.models.registry import create_model
 from pointlift.weights.modelfile import describe, write_model_file
 
@@ -92,6 +93,23 @@ def test_validation_chooses_the_rate_with_the_first_seed(out: Path) -> None:
     best = max(scores, key=scores.__getitem__)
     assert f"lr{row['rate']:g}" == best
     assert sorted(p.parent.name for p in folder.glob("*/s1")) == [best]
+
+
+def test_a_rate_at_which_training_fails_is_not_chosen(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_cell = adaptations.run_cell
+
+    def diverge(plan: adaptations.Plan, cell: adaptations.Cell, out: Path) -> dict:
+        if cell.rate == 0.01:
+            raise PointLiftError("the loss is nan", "a finite loss")
+        return run_cell(plan, cell, out)
+
+    monkeypatch.setattr(adaptations, "run_cell", diverge)
+    assert grid(data, tmp_path, "--rates", "1e-4,0.0001,1e-2", methods="full", seeds="0") == 1
+    assert "the loss is nan" in capsys.readouterr().err
+    (row,) = json.loads((tmp_path / "record.json").read_text())["rows"]
+    assert (row["rate"], list(row["rates_tried"])) == (1e-4, ["0.0001"])
 
 
 def test_the_scores_are_those_of_the_weights(data: Path, out: Path) -> None:

@@ -108,6 +108,15 @@ def test_where_nothing_learns_clouds_pass_in_pieces(embed: PatchEmbed, monkeypat
     assert seen[3:] == [3, 3, 1]
 
 
+def test_it_is_exported_for_any_number_of_clouds(embed: PatchEmbed) -> None:
+    """The number of pieces is no constant of the graph."""
+    patches = torch.randn(3, G, K, 3, dtype=torch.float64)
+    with torch.no_grad():
+        program = torch.export.export(embed.eval(), (patches,), dynamic_shapes=({0: torch.export.Dim("b", min=1)},))
+        many = torch.randn(40, G, K, 3, dtype=torch.float64)
+        torch.testing.assert_close(program.module()(many), embed(many))
+
+
 def test_single_precision_has_the_gradients_of_double(embed: PatchEmbed, patches: Tensor) -> None:
     """Its last layer and maximum are one operation with a backward pass of its own."""
     single = copy.deepcopy(embed).float().train()

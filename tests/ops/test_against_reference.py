@@ -241,7 +241,9 @@ def test_linear_max_has_a_gradient_of_its_gradient():
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(2, 9, 5, 8, 6, 3), (3, 4, 1, 1, 2, 1), (1, 30, 4, 11, 1, 7), (2, 5, 3, 17, 3, 2)])
+@pytest.mark.parametrize(
+    "shape", [(2, 9, 5, 8, 6, 3), (3, 4, 1, 1, 2, 1), (1, 30, 4, 11, 1, 7), (2, 5, 3, 17, 3, 2), (2, 20, 70, 4, 2, 3)]
+)
 @pytest.mark.parametrize("spread", [1.0, 40.0])
 def test_neighborhood_attention_and_its_gradient(shape, spread):
     """Against the usual formulation, too: gathered members and torch's attention."""
@@ -264,13 +266,35 @@ def test_neighborhood_attention_and_its_gradient(shape, spread):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5 * spread)
 
 
+def test_neighborhoods_on_several_threads():
+    """Clouds are handed to threads, and each writes its own alone."""
+    table, idx, x, weight = _neighborhoods(7, 40, 90, 8, 24, 18)
+    qkv = torch.randn(7, 40, 54, requires_grad=True)
+    results, threads = [], torch.get_num_threads()
+    for count in (1, 3):
+        try:
+            torch.set_num_threads(count)
+            mixed = ops.neighborhood_attention(qkv, idx, 6, 0.3)
+            out = ops.neighborhood_max(table, idx, mixed + x, weight)
+            results.append((out, *torch.autograd.grad(out.square().sum(), (qkv, table, x, weight))))
+        finally:
+            torch.set_num_threads(threads)
+    for one, several in zip(*results, strict=True):
+        largest = float(one.detach().abs().max())
+        torch.testing.assert_close(one, several, rtol=1e-5, atol=1e-5 * largest)  # sums in another order
+
+
 def test_neighborhood_attention_in_other_precisions_and_without_clouds():
     qkv, idx = torch.randn(2, 6, 12), torch.randint(0, 6, (2, 3, 4))
     exact = ops.neighborhood_attention(qkv.double(), idx, 2, 0.5)
     assert exact.dtype == torch.float64
     torch.testing.assert_close(ops.neighborhood_attention(qkv, idx, 2, 0.5).double(), exact, rtol=1e-5, atol=1e-6)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert ops.neighborhood_attention(qkv, idx, 2, 0.5).dtype == torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16), ops.use_backend("reference"):
+        torch.testing.assert_close(ops.neighborhood_attention(qkv, idx, 2, 0.5).double(), exact, rtol=1e-5, atol=1e-6)
+    half = ops.neighborhood_attention(qkv.bfloat16(), idx, 2, 0.5)
+    assert half.dtype == torch.bfloat16
+    truth = ops.neighborhood_attention(qkv.bfloat16().double(), idx, 2, 0.5)
+    torch.testing.assert_close(half.double(), truth, rtol=2**-8, atol=1e-6)  # rounded once, at the end
     assert ops.neighborhood_attention(qkv[:0], idx[:0], 2, 0.5).shape == (0, 3, 4, 4)
     torch.autograd.gradcheck(lambda t: ops.neighborhood_attention(t, idx, 2, 0.5), qkv.double().requires_grad_())
 
@@ -313,9 +337,12 @@ def _reference_twice(qkv, idx):
         (12, torch.zeros(2, 3, 4, dtype=torch.int64), 0),
     ],
 )
-def test_neighborhood_attention_refuses_what_does_not_fit(width, idx, heads):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_neighborhood_attention_refuses_what_does_not_fit(width, idx, heads, dtype):
     with pytest.raises(UsageError):
-        ops.neighborhood_attention(torch.randn(2, 6, width), idx, heads, 1.0)
+        ops.neighborhood_attention(torch.randn(2, 6, width, dtype=dtype), idx, heads, 1.0)
+    with pytest.raises(UsageError, match=r"dtype torch\.int64"):
+        ops.neighborhood_attention(torch.zeros(2, 6, 12).long(), torch.zeros(2, 3, 4).long(), 2, 1.0)
 
 
 def _neighborhoods(b, rows, count, k, channels, inputs):
@@ -381,6 +408,7 @@ def test_neighborhood_max_in_other_precisions_without_clouds_and_twice_derived()
         {"table": torch.zeros(3, 6, 5)},
         {"weight": torch.zeros(5, 3)},
         {"weight": torch.zeros(4, 2)},
+        {"weight": torch.zeros(5, 2).double()},
     ],
 )
 def test_neighborhood_max_refuses_what_does_not_fit(spoil):

@@ -37,7 +37,7 @@ class Bottleneck(nn.Module):
         return self.up(self._inside(x))
 
     def scaled(self, x: Tensor, factor: float) -> Tensor:
-        """`factor * self(x)`: the few weights are scaled, not the many outputs."""
+        """`factor * self(x)`: the few weights are scaled, not the many outputs. Hooks on the last layer do not run."""
         if type(self.up) is not nn.Linear:  # swapped (LoRA): it must be called
             return factor * self(x)
         return F.linear(self._inside(x), factor * self.up.weight, factor * self.up.bias)

@@ -109,7 +109,9 @@ class LocalAttention(nn.Module):
         if type(self.proj) is not nn.Linear:  # swapped (LoRA): it must be called
             members = gather(table, near.idx) + self.proj(mixed) * alive
             return members.max(2).values + (members.mean(2) if pool == "mean_plus_max" else 0)
-        mixed, weight, bias = mixed * alive, self.proj.weight, self.proj.bias * alive[..., 0]
+        weight, bias = self.proj.weight, self.proj.bias * alive[..., 0]
+        if drop and self.training:
+            mixed = mixed * alive
         pooled = neighborhood_max(table, near.idx, mixed, weight) + bias
         if pool == "mean_plus_max":
             pooled = pooled + gather(table, near.idx).mean(2) + F.linear(mixed.mean(2), weight) + bias

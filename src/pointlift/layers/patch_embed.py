@@ -42,9 +42,10 @@ class PatchEmbed(nn.Module):
         take part in the statistics of the BatchNorms alone, where these are taken from the batch.
         """
         b, g, k, channels = neighborhoods.shape
-        few = max(1, _CACHED // (g * k * self.bn2.num_features))
-        if b > few and keep is None and self._fixed(neighborhoods):
-            return torch.cat([self.forward(part) for part in neighborhoods.split(few)])  # hooks run once
+        if keep is None and self._fixed(neighborhoods):  # asked first: a traced batch has no number to compare
+            few = max(1, _CACHED // max(1, g * k * self.bn2.num_features))
+            if b > few:
+                return torch.cat([self.forward(part) for part in neighborhoods.split(few)])  # hooks run once
         local = F.relu(linear_norm(neighborhoods.reshape(b * g * k, channels), self.local1, self.bn1))
         local = self.local2(local)
         pooled = _largest(local.view(b * g, k, -1))

@@ -70,8 +70,15 @@ def check_range(name: str, idx: Tensor, size: int) -> None:
 
 
 def check_neighborhoods(name: str, table: Tensor, idx: Tensor) -> None:
-    """Refuse what is no table of rows (B,R,C) with int64 indices of neighbourhoods (B,S,K)."""
+    """Refuse what is no table of numbers (B,R,C) with int64 indices of neighbourhoods (B,S,K) in it.
+
+    Values of indices are looked at on a CPU; elsewhere that would wait for the device.
+    """
     if table.dim() != 3 or idx.dim() != 3 or idx.shape[0] != table.shape[0] or idx.shape[2] < 1:
         raise UsageError(f"{name} {tuple(table.shape)} with idx {tuple(idx.shape)}", "(B,R,C) with (B,S,K), K >= 1")
     if idx.dtype != torch.int64:
         raise UsageError(f"idx has dtype {idx.dtype}", "int64", "Convert it with .long()")
+    if not table.is_floating_point():
+        raise UsageError(f"{name} has dtype {table.dtype}", "floating-point numbers", "Convert it with .float()")
+    if idx.device.type == "cpu":
+        check_range("idx", idx, table.shape[1])

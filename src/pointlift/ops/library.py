@@ -170,10 +170,13 @@ def _save_linear_max(ctx, inputs, output):
     ctx.save_for_backward(output[1], *inputs)
 
 
+def _once(kernel: Any, sums: Any) -> Any:
+    """The kernel; where a gradient of the gradient will be asked for, the reference's sums: these have one."""
+    return sums if torch.is_grad_enabled() else kernel
+
+
 def _linear_max_gradient(ctx, grad, _idx):
-    if torch.is_grad_enabled():  # a gradient of this gradient will be asked for: the kernel has none, these sums have
-        return reference.linear_max_backward(grad, *ctx.saved_tensors)
-    return linear_max_backward(grad, *ctx.saved_tensors)
+    return _once(linear_max_backward, reference.linear_max_backward)(grad, *ctx.saved_tensors)
 
 
 def _save_neighborhood_max(ctx, inputs, output):
@@ -187,9 +190,7 @@ def _neighborhood_max_gradient(ctx, grad, _idx):
     at, idx, x, weight = ctx.saved_tensors
     into = grad.new_zeros(grad.shape[0], ctx.rows, grad.shape[2]).scatter_add_(1, idx.gather(2, at), grad)
     flat = (t.flatten(0, 1) for t in (grad, at, x))
-    # As for `linear_max`: only the reference's sums have a gradient of their own.
-    backward: Any = reference.linear_max_backward if torch.is_grad_enabled() else linear_max_backward
-    grad_x, grad_weight = backward(*flat, weight)
+    grad_x, grad_weight = _once(linear_max_backward, reference.linear_max_backward)(*flat, weight)
     return into, None, grad_x.view(x.shape), grad_weight
 
 
@@ -199,10 +200,8 @@ def _save_attention(ctx, inputs, output):
 
 
 def _attention_gradient(ctx, grad):
-    kept = (grad, *ctx.saved_tensors, ctx.heads, ctx.scale)
-    if torch.is_grad_enabled():
-        return reference.neighborhood_attention_backward(*kept), None, None, None
-    return neighborhood_attention_backward(*kept), None, None, None
+    backward = _once(neighborhood_attention_backward, reference.neighborhood_attention_backward)
+    return backward(grad, *ctx.saved_tensors, ctx.heads, ctx.scale), None, None, None
 
 
 torch.library.register_autograd(

@@ -34,7 +34,7 @@ def linear_max(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         )
     if not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)):
         largest = F.linear(x, weight).amax(1)  # the bias does not choose: added to all points it costs a copy of them
-        return largest if bias is None else largest + bias
+        return largest if bias is None else largest + bias.to(largest.dtype)
     if x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or not x.dtype == weight.dtype == torch.float32:
         return F.linear(x, weight, bias).max(1).values
     largest, _ = library.linear_max(x, weight)
@@ -57,7 +57,7 @@ def neighborhood_max(table: Tensor, idx: Tensor, x: Tensor, weight: Tensor) -> T
         (B,S,C).
 
     Raises:
-        UsageError: Shapes or dtypes that do not fit, or indices outside 0..R-1.
+        UsageError: Shapes or dtypes that do not fit, or, on a CPU, indices outside 0..R-1.
     """
     check_neighborhoods("table", table, idx)
     if x.shape[:-1] != idx.shape or weight.shape != (table.shape[2], x.shape[-1]):
@@ -66,6 +66,8 @@ def neighborhood_max(table: Tensor, idx: Tensor, x: Tensor, weight: Tensor) -> T
             f"{tuple(idx.shape)}",
             "(B,S,K,D) and (C,D) with (B,R,C) and (B,S,K)",
         )
+    if not x.dtype == weight.dtype == table.dtype and not torch.is_autocast_enabled(table.device.type):
+        raise UsageError(f"table {table.dtype}, x {x.dtype}, weight {weight.dtype}", "one dtype, outside autocast")
     fast = table.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     if not fast or not table.dtype == x.dtype == weight.dtype == torch.float32:
         return (gather(table, idx) + x @ weight.T).max(2).values

@@ -72,11 +72,16 @@ def three_nn(query: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     return knn(query, points, 3)
 
 
+def _flat_rows(idx: Tensor, n: int) -> Tensor:
+    """Indices per cloud (B,...) as rows of all clouds of `n` rows, one behind the other: one dimension."""
+    offset = torch.arange(idx.shape[0], device=idx.device).view(-1, *[1] * (idx.dim() - 1)) * n
+    return (idx + offset).flatten()
+
+
 def gather_rows(values: Tensor, idx: Tensor) -> Tensor:
     """Rows of each cloud, `values` (B,N,C) and `idx` (B,...) -> (B,...,C), as one row selection."""
     b, n, c = values.shape
-    offset = torch.arange(b, device=idx.device).view(-1, *[1] * (idx.dim() - 1)) * n
-    return values.reshape(b * n, c).index_select(0, (idx + offset).flatten()).view(*idx.shape, c)
+    return values.reshape(b * n, c).index_select(0, _flat_rows(idx, n)).view(*idx.shape, c)
 
 
 def three_interpolate(feats: Tensor, idx: Tensor, weight: Tensor) -> Tensor:
@@ -87,9 +92,8 @@ def three_interpolate(feats: Tensor, idx: Tensor, weight: Tensor) -> Tensor:
 def three_interpolate_backward(grad: Tensor, feats: Tensor, idx: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     grad_weight = (gather_rows(feats, idx) * grad[:, :, None]).sum(-1)
     b, s, c = feats.shape
-    rows = (idx + torch.arange(b, device=idx.device).view(-1, 1, 1) * s).flatten()
     parts = (grad[:, :, None] * weight[..., None]).reshape(-1, c)
-    return torch.zeros_like(feats).view(b * s, c).index_add_(0, rows, parts).view(b, s, c), grad_weight
+    return torch.zeros_like(feats).view(b * s, c).index_add_(0, _flat_rows(idx, s), parts).view(b, s, c), grad_weight
 
 
 def _nearest(query: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,9 +151,8 @@ def neighborhood_attention_backward(grad: Tensor, qkv: Tensor, idx: Tensor, head
     pulls = scale * shares * (pulls - (shares * pulls).sum(-1, keepdim=True))
     members = torch.stack((pulls @ key, pulls.transpose(-1, -2) @ query, shares.transpose(-1, -2) @ pull))
     b, rows, width = qkv.shape
-    at = (idx + torch.arange(b, device=idx.device).view(-1, 1, 1) * rows).flatten()
     parts = members.permute(1, 2, 4, 0, 3, 5).reshape(-1, width)
-    return torch.zeros_like(qkv).view(b * rows, width).index_add(0, at, parts).view(b, rows, width)
+    return torch.zeros_like(qkv).view(b * rows, width).index_add(0, _flat_rows(idx, rows), parts).view(b, rows, width)
 
 
 def emd_match(a: Tensor, b: Tensor) -> Tensor:
