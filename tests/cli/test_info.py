@@ -14,10 +14,11 @@ from safetensors.torch import save_file
 from tiny_runs import cli, refused
 
 import pointlift as pl
+from pointlift import ops
 from pointlift.adapt.memory_bank import BankFacts, MemoryBank
 from pointlift.adapt.registry import ADAPTATIONS
 from pointlift.models.base import PointModel
-from pointlift.tasks.inspect import flops
+from pointlift.tasks.inspect import _Counter, flops
 from pointlift.weights.modelfile import describe, read_model_file, write_model_file
 
 QUIRKS = {"leak_rows": True}
@@ -110,13 +111,18 @@ def test_sizes_that_an_adaptation_claims_take_no_memory(base: Path, tmp_path: Pa
 
 
 def test_operations_of_our_own_are_counted(base: Path) -> None:
-    """Under autocast they are plain matrix products, which torch counts."""
-    model = peft(base)
-    with torch.autocast("cpu", torch.bfloat16):
-        plain = flops(model, 64)
-    assert flops(model, 64) == plain
+    """In double precision they are plain matrix products, which torch counts."""
+    idx = torch.randint(0, 7, (2, 3, 4))
+
+    def counted(dtype: torch.dtype) -> int:
+        qkv, table, weight = (torch.randn(*shape, dtype=dtype) for shape in ((2, 7, 18), (2, 7, 5), (5, 6)))
+        with torch.no_grad(), _Counter() as counter:
+            ops.neighborhood_max(table, idx, ops.neighborhood_attention(qkv, idx, 2, 1.0), weight)
+        return counter.total
+
+    assert counted(torch.float32) == counted(torch.float64) > 0
     own = pl.create_model("point_transformer", pretrained=base, num_classes=4)
-    assert plain > 1.2 * flops(own, 64)
+    assert flops(peft(base), 64) > 1.2 * flops(own, 64)
 
 
 @pytest.mark.parametrize("arch", ["point_mae_tiny", "point_m2ae_tiny"])

@@ -128,6 +128,7 @@ def test_a_card_says_the_quirks_of_an_adaptation(tmp_path: Path) -> None:
     bank = MemoryBank(torch.eye(4, 16).half())
     handle = pl.adapt_model(model, "point_peft", bank=bank, prompts=4, quirks={"leak_rows": True})
     file = read_model_file(handle.save(tmp_path / "adapter.safetensors"))
+    assert f"of the whole base `{handle.whole_base_hash()}`" in card(file)
     for record in (None, {"quirks": {}, "metrics": {}}):
         assert "It computes as its quirks say: leak" in card(file, record).replace("\\", "")
         assert "as the paper says" not in card(file, record)

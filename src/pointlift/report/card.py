@@ -110,6 +110,8 @@ def _base(file: ModelFile, record: dict[str, Any]) -> str:
     parts = [_code(place) if place else "no pre-trained weights" if record and not said else f"where: {UNKNOWN}"]
     if isinstance(said, dict):
         parts.append(f"hash of its tensors {_code(said.get('hash'))}")
+        if isinstance(said.get("whole"), str):
+            parts.append(f"of the whole base {_code(said['whole'])}")
     parts.append(f"licence: {_line(entry.licence) if entry else UNKNOWN}")
     return "; ".join(parts)
 
