@@ -308,10 +308,7 @@ def known(plan: Plan, cell: Cell, out: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     result = json.loads(path.read_text(encoding="utf-8"))
-    wanted = protocol(plan, cell)
-    if STARTING_WEIGHTS not in result["protocol"]:  # cells from before it was kept
-        del wanted[STARTING_WEIGHTS]
-    if result["protocol"] != wanted:
+    if result["protocol"] != protocol(plan, cell):
         raise SystemExit(f"{path} was made under another protocol: give another --out, or the same options")
     return result
 

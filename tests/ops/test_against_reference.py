@@ -345,6 +345,16 @@ def test_neighborhood_attention_refuses_what_does_not_fit(width, idx, heads, dty
         ops.neighborhood_attention(torch.zeros(2, 6, 12).long(), torch.zeros(2, 3, 4).long(), 2, 1.0)
 
 
+def test_linear_max_has_one_dtype_under_autocast():
+    x, weight, bias = torch.randn(3, 4, 6), torch.randn(5, 6, requires_grad=True), torch.randn(5)
+    with torch.autocast("cpu", torch.bfloat16):
+        learning = ops.linear_max(x, weight, bias)
+        with torch.no_grad():
+            fixed = ops.linear_max(x, weight, bias)
+    assert learning.dtype == fixed.dtype == torch.bfloat16
+    torch.testing.assert_close(learning.detach(), fixed, rtol=0.02, atol=0.02)
+
+
 def _neighborhoods(b, rows, count, k, channels, inputs):
     """A table, neighbourhoods in it with rows that stand in several and several times in one, members' own inputs."""
     learns = {"requires_grad": True}
